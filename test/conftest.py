@@ -1,0 +1,29 @@
+"""Shared by all tests: where real data lies, and a ROS graph of one's own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+# Tests must neither hear nor disturb a robot, nor each other: loopback only, and a domain of this
+# process (0-101 are safe from the ephemeral ports of Linux; 0 is the one robots use). Set at
+# import, because rclpy and the node's processes read the environment when they start.
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+
+
+@pytest.fixture(scope='session')
+def project_root() -> Path:
+    """The checkout's root folder."""
+    return PROJECT_ROOT
+
+
+@pytest.fixture(scope='session')
+def shared_dir() -> Path:
+    """The folder of real data (KITTI frames, golden values) that may lie beside the checkout."""
+    shared = PROJECT_ROOT.parent / 'shared'
+    if not shared.is_dir():
+        pytest.skip(f'needs the real data in {shared}, which is absent')
+    return shared

@@ -56,15 +56,9 @@ setup(
         *find_packages(include=[NAME, f'{NAME}.*']),
         f'{NAME}.training',
         *(f'{NAME}.training.{package}' for package in find_packages('training')),
-        f'{NAME}.config',
     ],
-    package_dir={f'{NAME}.training': 'training', f'{NAME}.config': 'config'},
-    # The network and recipe files also travel inside the package, so that they are found next to
-    # the code wherever it is installed: <package>/config/..., <package>/training/recipes/...
-    package_data={
-        f'{NAME}.training': ['recipes/*.yaml'],
-        f'{NAME}.config': ['*.yaml', '*.xml', 'students/*.yaml'],
-    },
+    package_dir={f'{NAME}.training': 'training'},
+    package_data={f'{NAME}.training': ['recipes/*.yaml']},
     data_files=share_files(),
     zip_safe=False,
     install_requires=RUNTIME,

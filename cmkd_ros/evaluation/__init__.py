@@ -1,0 +1,1 @@
+"""Metrics of detections as pure functions on arrays, and their reports."""

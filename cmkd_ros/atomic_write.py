@@ -6,12 +6,20 @@ from pathlib import Path
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """
-    Write a UTF-8 text file so that no reader, and no crash, ever sees half of it.
+    """Write a UTF-8 text file as `write_bytes_atomically` does; line ends as given."""
+    write_bytes_atomically(path, text.encode('utf-8'))
 
-    :param path: the file; its folder must exist.
-    :param text: the whole content; line ends are written as given.
-    :raises FileNotFoundError: when the folder does not exist.
+
+def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that no reader, and no crash or power cut, ever leaves half of it.
+
+    Args:
+        path: the file; its folder must exist.
+        content: the whole content.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        OSError: the disk is full or the folder is not writable; nothing is left behind.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -19,8 +27,10 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     # In the same folder, because os.replace is atomic only within one file system.
     handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
     try:
-        with os.fdopen(handle, 'w', encoding='utf-8', newline='') as file:
-            file.write(text)
+        with os.fdopen(handle, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:

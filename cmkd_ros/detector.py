@@ -1,0 +1,211 @@
+"""The detector: image, camera and its pose in; boxes in the reference frame out. No ROS here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cmkd_ros.checkpoint import Bundle, load_bundle
+from cmkd_ros.geometry import Boxes3D, CameraModel, Rectifier, resize_with_camera
+from cmkd_ros.model.post import find_boxes
+from cmkd_ros.model.spec import PostSpec
+from cmkd_ros.model.student import Student
+
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+FX_TOLERANCE = 0.05  # a focal length this near to the training camera's is left as it is
+FX_WORKING_RANGE = (0.4, 2.5)  # beyond, the rescaled image has lost or invented too much
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes seen in one image, by descending score.
+
+    Attributes:
+        boxes: gravity centres, sizes and yaw in the reference frame.
+        scores_N: float64 in [0, 1].
+        class_names: one name per box.
+    """
+
+    boxes: Boxes3D
+    scores_N: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+
+class Detector:
+    """Runs a student on single images; keeps what depends on the camera between calls."""
+
+    def __init__(
+        self,
+        network: Student,
+        class_names: tuple[str, ...],
+        post: PostSpec,
+        train_fx_px: float,
+        device: str = 'cpu',
+        precision: str = 'fp32',
+    ) -> None:
+        """Take a network in eval mode.
+
+        Args:
+            network: a student with a head.
+            class_names: names in the order of the head's classes.
+            post: score threshold and NMS; `detector.post` may be replaced at any time.
+            train_fx_px: focal length of the training camera; images of another one are rescaled
+                to it. 0 switches the rescaling off.
+            device: 'cpu', 'cuda', 'cuda:1', ... or 'auto'.
+            precision: 'fp32', 'bf16', 'fp16' (CUDA only) or 'auto'.
+
+        Raises:
+            ValueError: unknown precision, no CUDA device, or a network without head.
+        """
+        if network.head is None:
+            raise ValueError('a stage-1 student has no head and cannot detect; distil stage 2')
+        self.device = _pick_device(device)
+        self.precision = _pick_precision(precision, self.device)
+        self.network = network.to(self.device).eval()
+        self.class_names = class_names
+        self.post = post
+        self.train_fx_px = train_fx_px
+        self._rectifier: tuple[object, Rectifier] | None = None
+
+    @classmethod
+    def from_file(cls, path: str | Path, device: str = 'cpu', precision: str = 'fp32') -> Detector:
+        """Load a student bundle (`*.cmkd`).
+
+        Raises:
+            FileNotFoundError, ValueError: as `load_bundle`; or a stage-1 student or teacher.
+        """
+        return cls.from_bundle(load_bundle(path), device, precision)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, device: str = 'cpu', precision: str = 'fp32') -> Detector:
+        """Build the detector of a student bundle in memory."""
+        spec = bundle.network_spec
+        if not bundle.with_head:
+            raise ValueError(
+                f'{bundle.source}: a stage-1 student (features only) cannot detect; '
+                'distil stage 2 from it first'
+            )
+        return cls(bundle.build(), spec.classes, spec.post, bundle.train_fx_px, device, precision)
+
+    def set_thresholds(
+        self, score_threshold: float | None = None, nms_iou: float | None = None
+    ) -> None:
+        """Change the score threshold or the NMS overlap from the next image on.
+
+        Raises:
+            ValueError: a value outside [0, 1].
+        """
+        changes = {'score_threshold': score_threshold, 'nms_iou': nms_iou}
+        given = {name: value for name, value in changes.items() if value is not None}
+        for name, value in given.items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f'{name} = {value}: must lie in [0, 1]')
+        self.post = self.post.model_copy(update=given)
+
+    @torch.inference_mode()
+    def __call__(
+        self, image_HW3: np.ndarray, camera: CameraModel, T_cam_ref: np.ndarray
+    ) -> Detections:
+        """Detect objects in one image.
+
+        Args:
+            image_HW3: uint8 RGB; distorted images are rectified first.
+            camera: calibration of exactly these pixels.
+            T_cam_ref: (4, 4) float64, maps the reference frame to the rectified camera frame.
+
+        Returns:
+            Detections in the reference frame, after NMS, by descending score.
+
+        Raises:
+            ValueError: image, camera and pose do not fit together.
+        """
+        _check_input(image_HW3, camera, T_cam_ref)
+        image_HW3, camera = self.prepare(image_HW3, camera)
+        to_tensor = torch.from_numpy
+        image = to_tensor(np.ascontiguousarray(image_HW3)).to(self.device)
+        image_13HW = image.permute(2, 0, 1)[None].float().div_(255.0)
+        cam_to_img = to_tensor(camera.projection_px_34).float()[None].to(self.device)
+        ref_to_cam = to_tensor(np.asarray(T_cam_ref, np.float64)).float()[None].to(self.device)
+        with self._autocast():
+            output = self.network(image_13HW, cam_to_img, ref_to_cam)
+        found = find_boxes(self.network.head, output.head, self.post)[0]
+        return Detections(
+            boxes=Boxes3D(found.boxes_K7.double().cpu().numpy()),
+            scores_N=found.scores_K.double().cpu().numpy(),
+            class_names=tuple(self.class_names[i] for i in found.labels_K.tolist()),
+        )
+
+    def prepare(self, image_HW3: np.ndarray, camera: CameraModel) -> tuple[np.ndarray, CameraModel]:
+        """Rectify the image and bring its focal length to the training camera's.
+
+        Returns:
+            The image the network sees, and its camera; both unchanged when nothing is to do.
+        """
+        size = self._input_size(camera)
+        if not camera.is_rectified:
+            key = (camera.key(), size)
+            if self._rectifier is None or self._rectifier[0] != key:
+                self._rectifier = (key, Rectifier(camera, size))
+            return self._rectifier[1](image_HW3)
+        if size == (camera.width, camera.height):
+            return image_HW3, camera
+        return resize_with_camera(image_HW3, camera, size)
+
+    def focal_scale(self, camera: CameraModel) -> float:
+        """Factor by which images of `camera` are resized before the network, 1.0 for none."""
+        if self.train_fx_px <= 0:
+            return 1.0
+        scale = self.train_fx_px / float(camera.projection_px_34[0, 0])
+        return 1.0 if abs(scale - 1.0) <= FX_TOLERANCE else scale
+
+    def _input_size(self, camera: CameraModel) -> tuple[int, int]:
+        scale = self.focal_scale(camera)
+        return max(1, round(camera.width * scale)), max(1, round(camera.height * scale))
+
+    def _autocast(self) -> torch.autocast:
+        reduced = self.precision != 'fp32'
+        dtype = torch.float16 if self.precision == 'fp16' else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=reduced)
+
+
+def _check_input(image_HW3: np.ndarray, camera: CameraModel, T_cam_ref: np.ndarray) -> None:
+    if image_HW3.dtype != np.uint8 or image_HW3.ndim != 3 or image_HW3.shape[2] != 3:
+        raise ValueError(
+            f'image must be uint8 (H, W, 3), found {image_HW3.dtype} {image_HW3.shape}'
+        )
+    if image_HW3.shape[:2] != (camera.height, camera.width):
+        raise ValueError(
+            f'image is {image_HW3.shape[1]}x{image_HW3.shape[0]} but the camera is calibrated '
+            f'for {camera.width}x{camera.height}'
+        )
+    pose = np.asarray(T_cam_ref)
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        raise ValueError(f'T_cam_ref must be a finite (4, 4) matrix, found shape {pose.shape}')
+
+
+def _pick_device(device: str) -> torch.device:
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        picked = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from None
+    if picked.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f"device '{device}': this torch ({torch.__version__}) sees no CUDA GPU")
+    return picked
+
+
+def _pick_precision(precision: str, device: torch.device) -> str:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
+    if precision == 'auto':
+        return 'bf16' if device.type == 'cuda' else 'fp32'
+    if precision == 'fp16' and device.type == 'cpu':
+        raise ValueError('precision fp16 needs a CUDA device; on a CPU use fp32 or bf16')
+    return precision

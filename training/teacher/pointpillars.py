@@ -1,0 +1,104 @@
+"""The PointPillars teacher: pillars, convolutions, BEV backbone, head.
+
+Letters: B scans, N points of a scan, C channels, Y X rows and columns of the BEV map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cmkd_ros.model.outputs import HeadOutput
+
+from .pillars import PillarEncoder
+from .voxelize import Voxels, voxelize_batch
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """What a teacher gives for a batch of scans.
+
+    Attributes:
+        bev_BCYX: the map that feature distillation compares: after the pillar convolutions, before
+            the BEV backbone; never negative.
+        head: raw head maps, or None for a teacher without head (stage 1).
+    """
+
+    bev_BCYX: torch.Tensor
+    head: HeadOutput | None
+
+
+class ConvBlock(nn.Sequential):
+    """3x3 convolution with bias, batch norm, ReLU."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+
+
+class PointPillars(nn.Module):
+    """LiDAR teacher on pillars (Lang et al., CVPR 2019) in the form that CMKD distils from."""
+
+    def __init__(
+        self,
+        range_m: Sequence[float],
+        voxel_m: Sequence[float],
+        cells_xyz: Sequence[int],
+        max_points: int,
+        max_voxels_train: int,
+        max_voxels_test: int,
+        channels: int,
+        conv_strides: Sequence[int],
+        bev_backbone: nn.Module | None,
+        head: nn.Module | None,
+    ) -> None:
+        """Take the voxel grid (metres, ref), the caps of the voxeliser, the sizes and the parts.
+
+        Args:
+            range_m: minima of x, y, z, then maxima.
+            voxel_m: size of a pillar along x, y, z.
+            cells_xyz: pillars along x, y, z.
+            max_points: points that a pillar keeps.
+            max_voxels_train, max_voxels_test: pillars per scan in train mode and in eval mode.
+            channels: of the pillar features and the convolutions.
+            conv_strides: one 3x3 convolution per entry.
+            bev_backbone, head: the parts after the distilled map; None without head.
+        """
+        super().__init__()
+        self.range_m = tuple(range_m)
+        self.voxel_m = tuple(voxel_m)
+        self.cells_xyz = tuple(cells_xyz)
+        self.max_points = max_points
+        self.max_voxels_train = max_voxels_train
+        self.max_voxels_test = max_voxels_test
+        self.pillars = PillarEncoder(channels, range_m, voxel_m, cells_xyz, max_points)
+        self.convs = nn.Sequential(*(ConvBlock(channels, stride) for stride in conv_strides))
+        self.bev_backbone = bev_backbone
+        self.head = head
+
+    def forward(self, points: Sequence[torch.Tensor]) -> TeacherOutput:
+        """Encode a batch of scans.
+
+        Args:
+            points: per scan a float32 (N, 4) tensor (x, y, z in ref, intensity), in scan order
+                (the voxeliser depends on it), all on the device of the network.
+
+        Raises:
+            ValueError: no scan, or one of another type or shape.
+        """
+        bev_BCYX = self.convs(self.pillars(self.voxelize(points), len(points)))
+        if self.bev_backbone is None or self.head is None:
+            return TeacherOutput(bev_BCYX, None)
+        return TeacherOutput(bev_BCYX, self.head(self.bev_backbone(bev_BCYX)))
+
+    def voxelize(self, points: Sequence[torch.Tensor]) -> Voxels:
+        """The pillars that `forward` sees."""
+        cap = self.max_voxels_train if self.training else self.max_voxels_test
+        return voxelize_batch(
+            points, self.range_m, self.voxel_m, self.cells_xyz, self.max_points, cap
+        )

@@ -1,0 +1,93 @@
+"""Teacher specification: everything that determines a LiDAR teacher's layers, read from YAML.
+
+Plain frozen data, like the student's (`cmkd_ros.model.spec`), whose parts it shares: BEV backbone,
+head and post-processing are the same blocks in both. Lengths are metres in the reference frame.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import model_validator
+
+from cmkd_ros.model.spec import (
+    AnchorHeadSpec,
+    BevSpec,
+    GridSpec,
+    HeadSpec,
+    Positive,
+    PostSpec,
+    StrictModel,
+    config_folder,
+    parse_model,
+)
+
+
+class PillarsSpec(StrictModel):
+    """PointPillars encoder: one feature per pillar, then convolutions on the scattered map."""
+
+    kind: Literal['pillars'] = 'pillars'
+    channels: Positive  # of the pillar features and of every convolution
+    conv_strides: tuple[Positive, ...]  # one 3x3 convolution per entry
+
+
+# Sparse-convolution encoders (SECOND, CenterPoint) join here as a union on `kind`.
+EncoderSpec = PillarsSpec
+
+
+class TeacherSpec(StrictModel):
+    """A LiDAR teacher, whole. `config/teachers/*.yaml` hold the named ones."""
+
+    name: str
+    classes: tuple[str, ...] = ('Car', 'Pedestrian', 'Cyclist')
+    grid: GridSpec  # of the LiDAR voxels (not of the BEV map)
+    max_points_per_voxel: Positive
+    max_voxels_train: Positive
+    max_voxels_test: Positive
+    encoder: EncoderSpec
+    bev: BevSpec
+    head: HeadSpec
+    post: PostSpec = PostSpec()
+
+    @model_validator(mode='after')
+    def _consistent(self) -> TeacherSpec:
+        if len(set(self.classes)) != len(self.classes) or not self.classes:
+            raise ValueError(f'classes must be named once each, found {self.classes}')
+        if isinstance(self.head, AnchorHeadSpec) and len(self.head.anchors) != len(self.classes):
+            raise ValueError(
+                f'{len(self.classes)} classes but {len(self.head.anchors)} anchors in the head'
+            )
+        if self.encoder.kind == 'pillars' and self.grid.cells_xyz[2] != 1:
+            raise ValueError(
+                f'a pillar spans the whole height: expected 1 voxel along z, '
+                f'found {self.grid.cells_xyz[2]}'
+            )
+        return self
+
+
+def load_teacher_spec(name_or_path: str | Path) -> TeacherSpec:
+    """Read a teacher spec from a YAML file, or by name from `config/teachers/`.
+
+    Args:
+        name_or_path: a path that ends in .yaml, or a name such as 'pointpillars_r18'.
+
+    Raises:
+        FileNotFoundError: no such file or name; the message lists the known names.
+        ValueError: unknown key, wrong type or impossible value; names file, key, value and rule.
+    """
+    path = Path(name_or_path)
+    if path.suffix != '.yaml':
+        folder = config_folder() / 'teachers'
+        path = folder / f'{name_or_path}.yaml'
+        if not path.is_file():
+            known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
+            raise FileNotFoundError(f"no teacher named '{name_or_path}'; known: {known}")
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such teacher spec')
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path}: not valid YAML: {error}') from None
+    return parse_model(TeacherSpec, data, str(path))

@@ -17,9 +17,9 @@ LINES_CEILING = 400
 VAGUE_NAMES = {'utils', 'common', 'misc', 'helpers', 'helper', 'util'}
 ROS_IMPORTS = {
     'rclpy', 'cv_bridge', 'tf2_ros', 'message_filters', 'launch', 'launch_ros',
-    'ament_index_python', 'std_msgs', 'sensor_msgs', 'geometry_msgs', 'vision_msgs', 'visualization_msgs',
-    'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'builtin_interfaces', 'std_srvs',
-    'tf2_msgs', 'rosidl_runtime_py',
+    'ament_index_python', 'std_msgs', 'sensor_msgs', 'geometry_msgs', 'vision_msgs',
+    'visualization_msgs', 'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces',
+    'builtin_interfaces', 'std_srvs', 'tf2_msgs', 'rosidl_runtime_py',
 }  # fmt: skip
 # Wanted by tools only: a robot has none of them, so the runtime may name them inside functions.
 TOOL_IMPORTS = {

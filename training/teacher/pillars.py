@@ -24,6 +24,9 @@ class PillarEncoder(nn.Module):
     padding, which is most of the work.
     """
 
+    _first_center_3: torch.Tensor
+    _size_3: torch.Tensor
+
     def __init__(
         self,
         channels: int,
@@ -35,7 +38,7 @@ class PillarEncoder(nn.Module):
         """Take the grid of the pillars (metres, ref) and the number of points a pillar may hold."""
         super().__init__()
         self.linear = nn.Linear(POINT_FEATURES, channels, bias=False)
-        self.norm = nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+        self.norm = SlotNorm(channels)
         self.slots = slots
         self.cells_xyz = tuple(cells_xyz)
         center = [low + size / 2 for low, size in zip(range_m[:3], voxel_m, strict=True)]
@@ -61,7 +64,7 @@ class PillarEncoder(nn.Module):
         values_KC = self.linear(self._point_features(voxels, voxel_K)).float()
         if len(values_KC) == 0:
             return values_KC
-        scale_C, shift_C = self._scale_and_shift(values_KC, len(voxels.counts_V) * self.slots)
+        scale_C, shift_C = self.norm(values_KC, len(voxels.counts_V) * self.slots)
         values_KC = values_KC * scale_C + shift_C
         highest_VC = torch.segment_reduce(values_KC, 'max', lengths=voxels.counts_V)
         # Quirk kept: empty slots take part in the maximum; a zero becomes `shift` in the norm.
@@ -80,21 +83,44 @@ class PillarEncoder(nn.Module):
             [points_K4[:, :4], xyz_K3 - means_V3[voxel_K], xyz_K3 - centers_V3[voxel_K]], dim=1
         )
 
-    def _scale_and_shift(
-        self, values_KC: torch.Tensor, n_slots: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Batch norm as y = x * scale + shift; in training over all slots, padded ones included."""
-        norm = self.norm
+
+class SlotNorm(nn.Module):
+    """Batch norm over pillars and slots, where all slots but the given values hold zero."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-3, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer('running_mean', torch.zeros(channels))
+        self.register_buffer('running_var', torch.ones(channels))
+        self.register_buffer('num_batches_tracked', torch.tensor(0))
+
+    def forward(self, values_KC: torch.Tensor, n_slots: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The norm as y = x * scale + shift, so that `shift` is what a zero becomes.
+
+        Args:
+            values_KC: the values that are not padding.
+            n_slots: number of values with the padding; the statistics are taken over these.
+
+        Returns:
+            scale and shift, (C,) each.
+        """
         if self.training:
             mean_C = values_KC.sum(0) / n_slots
             n_padded = n_slots - len(values_KC)
-            square_C = (values_KC - mean_C).square().sum(0) + n_padded * mean_C.square()
-            var_C = square_C / n_slots
+            squares_C = (values_KC - mean_C).square().sum(0) + n_padded * mean_C.square()
+            var_C = squares_C / n_slots
             with torch.no_grad():
-                norm.num_batches_tracked += 1
-                norm.running_mean.lerp_(mean_C, norm.momentum)
-                norm.running_var.lerp_(square_C / max(1, n_slots - 1), norm.momentum)
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean_C, self.momentum)
+                self.running_var.lerp_(squares_C / max(1, n_slots - 1), self.momentum)
         else:
-            mean_C, var_C = norm.running_mean, norm.running_var
-        scale_C = norm.weight * torch.rsqrt(var_C + norm.eps)
-        return scale_C, norm.bias - mean_C * scale_C
+            mean_C, var_C = self.running_mean, self.running_var
+        scale_C = self.weight * torch.rsqrt(var_C + self.eps)
+        return scale_C, self.bias - mean_C * scale_C

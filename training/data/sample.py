@@ -7,6 +7,7 @@ N points, M labelled boxes. Frames: ref (FLU at the LiDAR), cam (optical).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on `device`."""
 
-        def move(value: object) -> object:
+        def move(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
                 return value.to(device, non_blocking=non_blocking)
             if isinstance(value, tuple) and value and isinstance(value[0], torch.Tensor):

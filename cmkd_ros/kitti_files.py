@@ -1,5 +1,4 @@
-"""
-KITTI's text files: calibration, labels, results and frame lists, read strictly.
+"""KITTI's text files: calibration, labels, results and frame lists, read strictly.
 
 Shape letters: N objects. Camera frame: optical, x right, y down, z forward (rectified camera 0).
 Line ends may be LF or CRLF, the last one may be missing, and an empty file holds no objects.
@@ -32,14 +31,16 @@ _ORTHONORMAL_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class KittiCalibration:
-    """
-    Calibration of one KITTI frame: left colour camera and LiDAR.
+    """Calibration of one KITTI frame: left colour camera and LiDAR.
 
-    :param P2_34: projection of the rectified camera 0 frame to pixels of the left colour camera.
-    :param R0_33: rotation of the unrectified to the rectified camera 0 frame.
-    :param Tr_velo_to_cam_34: LiDAR frame to the unrectified camera 0 frame, metres.
-    :raises ValueError: on a wrong shape, a non-finite value, a non-positive focal length or a
-        matrix that is no rotation.
+    Args:
+        P2_34: projection of the rectified camera 0 frame to pixels of the left colour camera.
+        R0_33: rotation of the unrectified to the rectified camera 0 frame.
+        Tr_velo_to_cam_34: LiDAR frame to the unrectified camera 0 frame, metres.
+
+    Raises:
+        ValueError: on a wrong shape, a non-finite value, a non-positive focal length or a
+            matrix that is no rotation.
     """
 
     P2_34: FloatArray
@@ -84,19 +85,21 @@ class KittiCalibration:
 
 @dataclass(frozen=True)
 class KittiObjects:
-    """
-    The objects of one KITTI frame in file order, as labels or (with scores) as results.
+    """The objects of one KITTI frame in file order, as labels or (with scores) as results.
 
-    :param names: class names, written as in the file.
-    :param truncated_N: share of the object outside of the image, 0 to 1; -1 where unknown.
-    :param occluded_N: int64, 0 visible, 1 partly, 2 largely, 3 unknown; -1 where not given.
-    :param alphas_N: observation angle, radians; -10 where unknown.
-    :param boxes_px_N4: image box (x1, y1, x2, y2) in pixels.
-    :param dimensions_N3: height, width, length in metres; -1 where unknown.
-    :param locations_N3: centre of the bottom face in the camera frame; -1000 where unknown.
-    :param rotations_y_N: rotation about the camera's y axis, radians; -10 where unknown.
-    :param scores_N: confidence of a detection, None for labels.
-    :raises ValueError: when shapes disagree or a value is not finite.
+    Args:
+        names: class names, written as in the file.
+        truncated_N: share of the object outside of the image, 0 to 1; -1 where unknown.
+        occluded_N: int64, 0 visible, 1 partly, 2 largely, 3 unknown; -1 where not given.
+        alphas_N: observation angle, radians; -10 where unknown.
+        boxes_px_N4: image box (x1, y1, x2, y2) in pixels.
+        dimensions_N3: height, width, length in metres; -1 where unknown.
+        locations_N3: centre of the bottom face in the camera frame; -1000 where unknown.
+        rotations_y_N: rotation about the camera's y axis, radians; -10 where unknown.
+        scores_N: confidence of a detection, None for labels.
+
+    Raises:
+        ValueError: when shapes disagree or a value is not finite.
     """
 
     names: tuple[str, ...]
@@ -138,6 +141,22 @@ class KittiObjects:
         """Return a frame without objects, as results when `scored`."""
         return _objects_from_rows((), (), np.zeros((0, len(RESULT_FIELDS) - 2)), scored)
 
+    @classmethod
+    def concatenate(cls, frames: Sequence['KittiObjects'], scored: bool) -> 'KittiObjects':
+        """Return the objects of several frames one after another, without scores unless `scored`.
+
+        Raises:
+            ValueError: when `scored` and a frame has no scores.
+        """
+        if scored and any(frame.scores_N is None for frame in frames):
+            raise ValueError('expected results, which carry scores, found labels')
+        frames = [cls.empty(scored), *frames]
+        names = tuple(name for frame in frames for name in frame.names)
+        arrays = [field.name for field in fields(cls)[1:] if scored or field.name != 'scores_N']
+        return cls(
+            names, *(np.concatenate([getattr(frame, name) for frame in frames]) for name in arrays)
+        )
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -147,20 +166,19 @@ class KittiObjects:
         """Return the objects of a boolean mask (N,) or of a list of indices, in that order."""
         chosen = np.asarray(mask)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        return KittiObjects(
-            tuple(self.names[i] for i in chosen),
-            *(
-                None if array is None else array[chosen]
-                for array in (getattr(self, field.name) for field in fields(self)[1:])
-            ),
-        )
+        arrays = {
+            field.name: None if array is None else array[chosen]
+            for field in fields(self)[1:]
+            for array in (getattr(self, field.name),)
+        }
+        return KittiObjects(tuple(self.names[i] for i in chosen), **arrays)
 
 
 def read_calibration(path: PathLike) -> KittiCalibration:
-    """
-    Read a calibration file of the object benchmark (lines `P2:`, `R0_rect:`, `Tr_velo_to_cam:`).
+    """Read a calibration file of the object benchmark (lines `P2:`, `R0_rect:`, `Tr_velo_to_cam:`).
 
-    :raises FileNotFoundError, ValueError: naming file, line, what is expected and what was found.
+    Raises:
+        FileNotFoundError, ValueError: naming file, line, what is expected and what was found.
     """
     found: dict[str, FloatArray] = {}
     wanted = {'P2': (3, 4), 'R0_rect': (3, 3), 'Tr_velo_to_cam': (3, 4)}
@@ -190,8 +208,7 @@ def read_calibration(path: PathLike) -> KittiCalibration:
 
 
 def write_calibration(path: PathLike, calibration: KittiCalibration) -> None:
-    """
-    Write a calibration file with KITTI's seven lines; it reads back to the same bits.
+    """Write a calibration file with KITTI's seven lines; it reads back to the same bits.
 
     The other cameras are not known here: P0, P1 and P3 repeat P2, and Tr_imu_to_velo is the
     identity, because many readers pick lines by their number.
@@ -207,13 +224,13 @@ def write_calibration(path: PathLike, calibration: KittiCalibration) -> None:
 
 
 def read_labels(path: PathLike) -> KittiObjects:
-    """
-    Read a label file: 15 fields a line (`LABEL_FIELDS`).
+    """Read a label file: 15 fields a line (`LABEL_FIELDS`).
 
     `occluded` must be written as an integer: the official evaluator misreads all later fields of
     a line that has `0.00` there.
 
-    :raises FileNotFoundError, ValueError: naming file, line, field, what is expected and found.
+    Raises:
+        FileNotFoundError, ValueError: naming file, line, field, what is expected and found.
     """
     return _read_objects(path, LABEL_FIELDS)
 
@@ -229,10 +246,10 @@ def write_labels(path: PathLike, objects: KittiObjects) -> None:
 
 
 def write_results(path: PathLike, objects: KittiObjects) -> None:
-    """
-    Write a result file: four decimals, scores with the nine digits that keep a float32 exact.
+    """Write a result file: four decimals, scores with the nine digits that keep a float32 exact.
 
-    :raises ValueError: when the objects carry no scores.
+    Raises:
+        ValueError: when the objects carry no scores.
     """
     if objects.scores_N is None:
         raise ValueError(f'{path}: results need scores, found objects without')
@@ -244,11 +261,11 @@ def write_results(path: PathLike, objects: KittiObjects) -> None:
 
 
 def read_frame_list(path: PathLike) -> list[str]:
-    """
-    Read a list of frame ids, one a line (KITTI's ImageSets files), in file order.
+    """Read a list of frame ids, one a line (KITTI's ImageSets files), in file order.
 
-    :raises FileNotFoundError, ValueError: when the file is missing or empty, a line is more than
-        one id, or an id occurs twice (it would be counted twice).
+    Raises:
+        FileNotFoundError, ValueError: when the file is missing or empty, a line is more than
+            one id, or an id occurs twice (it would be counted twice).
     """
     first_line: dict[str, int] = {}
     for number, line in _lines(path):

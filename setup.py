@@ -67,7 +67,7 @@ setup(
         'bags': BAGS,
         'training': TRAINING + BAGS + ['spconv>=2.3.8'],
         # Sparse teachers on an NVIDIA GPU; env/README.md names the CUDA build of torch beside it.
-        'cuda': TRAINING + BAGS + ['spconv-cu121>=2.3.8'],
+        'cuda': TRAINING + BAGS + ['spconv-cu126>=2.3.8'],
     },
     entry_points={
         'console_scripts': [

@@ -7,7 +7,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=$PWD/.venv
 stamp=$venv/.cmkd_setup
 log=$PWD/build/setup.log
-torch=${CMKD_TORCH:-$(grep -v '^#' env/requirements-torch.txt)}
+choices=$venv/.cmkd_choices
+
+# What was asked for once holds for later set-ups of the same environment.
+chosen() { sed -n "$1p" "$choices" 2>/dev/null || true; }
+own_torch=${CMKD_TORCH:-$(chosen 1)}
+own_spconv=${CMKD_SPCONV:-$(chosen 2)}
+torch=${own_torch:-$(grep -v '^#' env/requirements-torch.txt)}
 
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*" >&2; }
 die() { printf '\n[setup] %s\n' "$@" >&2; exit 1; }
@@ -47,7 +53,7 @@ check_sourced_ros() {
 
 fingerprint() {
   {
-    "$python" -V; echo "$ros $torch ${CMKD_SPCONV:-} $PWD"
+    "$python" -V; echo "$ros $torch $own_spconv $PWD"
     cat env/*.txt env/setup.sh env/vision_msgs/CMakeLists.txt env/vision_msgs/msg/* setup.py setup.cfg
   } | sha256sum
 }
@@ -108,10 +114,10 @@ pip_install() {
   fi
 }
 
-spconv_or_override() {
-  if [ -n "${CMKD_SPCONV:-}" ]; then
+training_requirements() {
+  if [ -n "$own_spconv" ]; then
     grep -v '^spconv' env/requirements-training.txt
-    echo "$CMKD_SPCONV"
+    echo "$own_spconv"
   else
     cat env/requirements-training.txt
   fi
@@ -126,7 +132,7 @@ install_packages() {
     wheels) more+=(-r env/requirements-ros.txt) ;;
   esac
   training=$(mktemp)
-  spconv_or_override >"$training"
+  training_requirements >"$training"
   pip_install 'installing the packages in env/requirements*.txt (some 600 MB when new)' \
     -r env/requirements.txt -r "$training" -r env/requirements-dev.txt "${more[@]}"
   rm -f "$training"
@@ -181,6 +187,7 @@ say "$venv with $("$python" -V), ROS: $ros"
 [ "$ros" != none ] || say "no ROS sourced and no ROS wheels for $(uname -sm): training and evaluation only"
 install_tools
 make_venv
+printf '%s\n' "$own_torch" "$own_spconv" >"$choices"
 install_packages
 [ "$ros" != wheels ] || build_vision_msgs
 install_this_package

@@ -12,8 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from cmkd_ros.geometry.depth_bins import BinMode, depth_to_bin
-
-from .loss_terms import LossTerms
+from cmkd_ros.training.distill.loss_terms import LossTerms
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .loss_terms import LossTerms
+from cmkd_ros.training.distill.loss_terms import LossTerms
 
 
 @dataclass(frozen=True)

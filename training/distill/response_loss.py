@@ -12,8 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from cmkd_ros.model.outputs import AnchorHeadOutput
-
-from .loss_terms import LossTerms
+from cmkd_ros.training.distill.loss_terms import LossTerms
 
 CONFIDENT = 0.1  # teacher score above which an anchor counts
 SMOOTH_L1_BETA = 1.0 / 9.0

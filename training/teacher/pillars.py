@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .voxelize import Voxels
+from cmkd_ros.training.teacher.voxelize import Voxels
 
 POINT_FEATURES = 10  # x y z intensity, offset to the pillar's mean (3), to the pillar's centre (3)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from cmkd_ros.model.conv_bn import ConvBnRelu
 from cmkd_ros.model.outputs import HeadOutput
-
-from .pillars import PillarEncoder
-from .voxelize import Voxels, voxelize_batch
+from cmkd_ros.training.teacher.pillars import PillarEncoder
+from cmkd_ros.training.teacher.voxelize import Voxels, voxelize_batch
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,6 @@ class TeacherOutput:
 
     bev_BCYX: torch.Tensor
     head: HeadOutput | None
-
-
-class ConvBlock(nn.Sequential):
-    """3x3 convolution with bias, batch norm, ReLU."""
-
-    def __init__(self, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
-        self.norm = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
 
 
 class PointPillars(nn.Module):
@@ -77,7 +67,9 @@ class PointPillars(nn.Module):
         self.max_voxels_train = max_voxels_train
         self.max_voxels_test = max_voxels_test
         self.pillars = PillarEncoder(channels, range_m, voxel_m, cells_xyz, max_points)
-        self.convs = nn.Sequential(*(ConvBlock(channels, stride) for stride in conv_strides))
+        self.convs = nn.Sequential(
+            *(ConvBnRelu(channels, channels, 3, stride, bias=True) for stride in conv_strides)
+        )
         self.bev_backbone = bev_backbone
         self.head = head
 

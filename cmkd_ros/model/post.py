@@ -1,0 +1,89 @@
+"""From raw head maps to boxes: threshold, decode what is left, non-maximum suppression.
+
+Letters: K boxes of one image. Boxes are (x, y, z, l, w, h, yaw) in the reference frame.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from cmkd_ros.geometry.overlap import nms_bev
+from cmkd_ros.model.spec import PostSpec
+
+
+@dataclass(frozen=True)
+class RawBoxes:
+    """Scored boxes of one image, by descending score.
+
+    Attributes:
+        boxes_K7: float32 gravity centre, l, w, h, yaw in ref.
+        scores_K: float32 in [0, 1].
+        labels_K: int64 class index, 0-based.
+    """
+
+    boxes_K7: torch.Tensor
+    scores_K: torch.Tensor
+    labels_K: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores_K)
+
+    def select(self, keep: torch.Tensor) -> RawBoxes:
+        """The boxes at `keep` (indices or mask), in that order."""
+        return RawBoxes(self.boxes_K7[keep], self.scores_K[keep], self.labels_K[keep])
+
+
+class Head(Protocol):
+    """What both heads offer to post-processing."""
+
+    def decode(self, output: Any, image: int, score_threshold: float, max_boxes: int) -> RawBoxes:
+        """The best boxes of one image of the batch, before suppression."""
+        ...
+
+    def batch_size(self, output: Any) -> int:
+        """Number of images in the maps."""
+        ...
+
+
+def score_to_logit(score: float) -> float:
+    """Logit whose sigmoid is `score`, a hair lower so that rounding drops nothing.
+
+    Thresholds are compared with logits first: the sigmoid is then taken of few survivors only.
+    """
+    if score <= 0.0:
+        return -math.inf
+    if score >= 1.0:
+        return 16.0  # float32 sigmoids reach 1 a little above
+    return math.log(score / (1.0 - score)) - 1e-3
+
+
+@torch.no_grad()
+def find_boxes(head: Head, head_output: Any, post: PostSpec) -> list[RawBoxes]:
+    """Boxes of every image: score threshold, then class-agnostic rotated-BEV NMS.
+
+    Args:
+        head: the head that put the maps out (`AnchorHead`, `CenterHead`).
+        head_output: its raw maps.
+        post: thresholds and limits.
+
+    Returns:
+        One RawBoxes per image, by descending score; every number is finite.
+    """
+    found = []
+    for image in range(head.batch_size(head_output)):
+        candidates = head.decode(head_output, image, post.score_threshold, post.nms_max_in)
+        # An untrained network may put out sizes of exp(large).
+        candidates = candidates.select(candidates.boxes_K7.isfinite().all(dim=1))
+        keep = nms_bev(
+            candidates.boxes_K7,
+            candidates.scores_K,
+            post.nms_iou,
+            post.nms_max_in,
+            post.nms_max_out,
+        )
+        found.append(candidates.select(keep))
+    return found

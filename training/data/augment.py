@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from cmkd_ros.geometry.frames import wrap_angle
@@ -83,8 +84,8 @@ def flip_sample(sample: Sample) -> Sample:
     depth_HW = sample.depth_HW
     return replace(
         sample,
-        image_HW3=np.ascontiguousarray(sample.image_HW3[:, ::-1]),
-        depth_HW=None if depth_HW is None else np.ascontiguousarray(depth_HW[:, ::-1]),
+        image_HW3=cv2.flip(sample.image_HW3, 1),
+        depth_HW=None if depth_HW is None else cv2.flip(depth_HW, 1),
         points_N4=points_N4,
         boxes_M7=boxes_M7,
     )

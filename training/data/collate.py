@@ -70,12 +70,18 @@ def downsample_depth(depth_HW: Float32, stride: int) -> Float32:
     """
     height, width = depth_HW.shape
     padded = np.pad(depth_HW, ((0, -height % stride), (0, -width % stride)))
-    blocks = padded.reshape(padded.shape[0] // stride, stride, padded.shape[1] // stride, stride)
     # Quirk kept: both sums are divided by the block's area, and 1e-10 added to the second.
     area = np.float32(stride * stride)
-    mean_hw = blocks.sum(axis=(1, 3)) / area
-    known_hw = np.count_nonzero(blocks, axis=(1, 3)).astype(np.float32) / area
-    return (mean_hw / (known_hw + np.float32(1e-10))).astype(np.float32)
+    mean_hw = _block_sums(padded, stride) / area
+    known_hw = _block_sums((padded != 0).astype(np.float32), stride) / area
+    return mean_hw / (known_hw + np.float32(1e-10))
+
+
+def _block_sums(picture_HW: Float32, stride: int) -> Float32:
+    # Rows first: sums over contiguous rows are several times faster than over short blocks.
+    height, width = picture_HW.shape
+    rows_hW = picture_HW.reshape(height // stride, stride, width).sum(axis=1)
+    return rows_hW.reshape(height // stride, width // stride, stride).sum(axis=2)
 
 
 def _check_fits(samples: Sequence[Sample], height: int, width: int) -> None:

@@ -1,7 +1,7 @@
-"""Depth supervision of the student's depth distribution (cmkd-spec B "Depth map" and F2).
+"""Depth supervision of the student's depth distribution (cmkd-spec F2).
 
-Letters: B batch, H W pixels of the full image, h w pixels at the feature stride, D depth logits
-(bins + 1; the last stands for "beyond the bins or unknown").
+Letters: B batch, h w pixels at the feature stride, D depth logits (bins + 1; the last stands for
+"beyond the bins or unknown").
 """
 
 from __future__ import annotations
@@ -24,23 +24,6 @@ class DepthLoss(LossTerms):
     """Terms of `depth_loss`."""
 
     depth: torch.Tensor
-
-
-def downsample_depth(depth_HW: torch.Tensor, factor: int) -> torch.Tensor:
-    """Mean of the known depths in every block of `factor` x `factor` pixels.
-
-    Args:
-        depth_HW: (H, W) or (B, H, W) metres, 0 where unknown.
-        factor: block size, the stride of the depth network.
-
-    Returns:
-        float32 of ceil(H / factor) x ceil(W / factor): metres, 0 where a block knows no depth.
-    """
-    height, width = depth_HW.shape[-2:]
-    padded = F.pad(depth_HW.float(), (0, -width % factor, 0, -height % factor))
-    sums = F.avg_pool2d(padded.unsqueeze(-3), factor).squeeze(-3)
-    known = F.avg_pool2d((padded != 0).float().unsqueeze(-3), factor).squeeze(-3)
-    return sums / (known + 1e-10)
 
 
 def depth_target(

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from cmkd_ros.model.anchor_head import AnchorHead
+from cmkd_ros.model.bev import BevBackbone
 from cmkd_ros.model.conv_bn import ConvBnRelu
 from cmkd_ros.model.outputs import HeadOutput
+from cmkd_ros.model.spec import AnchorHeadSpec
 from cmkd_ros.training.teacher.pillars import PillarEncoder
+from cmkd_ros.training.teacher.spec import TeacherSpec
 from cmkd_ros.training.teacher.voxelize import Voxels, voxelize_batch
 
 
@@ -44,14 +48,14 @@ class PointPillars(nn.Module):
         max_voxels_test: int,
         channels: int,
         conv_strides: Sequence[int],
-        bev_backbone: nn.Module | None,
-        head: nn.Module | None,
+        bev_backbone: BevBackbone | None,
+        head: AnchorHead | None,
     ) -> None:
-        """Take the voxel grid (metres, ref), the caps of the voxeliser, the sizes and the parts.
+        """Build the layers.
 
         Args:
-            range_m: minima of x, y, z, then maxima.
-            voxel_m: size of a pillar along x, y, z.
+            range_m: minima of x, y, z, then maxima, metres in ref.
+            voxel_m: size of a pillar along x, y, z, metres.
             cells_xyz: pillars along x, y, z.
             max_points: points that a pillar keeps.
             max_voxels_train, max_voxels_test: pillars per scan in train mode and in eval mode.
@@ -94,3 +98,41 @@ class PointPillars(nn.Module):
         return voxelize_batch(
             points, self.range_m, self.voxel_m, self.cells_xyz, self.max_points, cap
         )
+
+
+def build_teacher(spec: TeacherSpec, with_head: bool = True) -> PointPillars:
+    """Build the network a teacher spec describes, with the initial weights it is trained from.
+
+    Args:
+        spec: sizes of everything.
+        with_head: False leaves out BEV backbone and head (enough for stage 1).
+
+    Raises:
+        ValueError: a head that does not fit the encoder.
+    """
+    bev_backbone = head = None
+    if with_head:
+        if not isinstance(spec.head, AnchorHeadSpec):
+            raise ValueError(f'{spec.name}: pillars take an anchor head, found {spec.head.kind}')
+        bev_backbone = BevBackbone(spec.encoder.channels, **spec.bev.model_dump())
+        head = AnchorHead(
+            bev_backbone.out_channels,
+            len(spec.classes),
+            anchor_sizes_lwh=[anchor.size_lwh for anchor in spec.head.anchors],
+            anchor_bottoms_z=[anchor.bottom_z for anchor in spec.head.anchors],
+            rotations_rad=spec.head.rotations_rad,
+            range_m=spec.grid.range_m,
+            direction_offset_rad=spec.head.direction_offset_rad,
+        )
+    return PointPillars(
+        spec.grid.range_m,
+        spec.grid.voxel_m,
+        spec.grid.cells_xyz,
+        spec.max_points_per_voxel,
+        spec.max_voxels_train,
+        spec.max_voxels_test,
+        spec.encoder.channels,
+        spec.encoder.conv_strides,
+        bev_backbone,
+        head,
+    )

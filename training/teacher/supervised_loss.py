@@ -5,76 +5,106 @@ Letters: B scans, N anchors, K classes, P positive anchors of the batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
+from cmkd_ros.model.anchor_head import AnchorHead
 from cmkd_ros.model.outputs import AnchorHeadOutput
 from cmkd_ros.training.distill.loss_terms import LossTerms
-from cmkd_ros.training.teacher.targets import IGNORED, AnchorTargets, direction_bins
+from cmkd_ros.training.teacher.targets import (
+    BACKGROUND,
+    IGNORED,
+    AnchorTargets,
+    assign_targets,
+)
 
 FOCAL_ALPHA = 0.25
 SMOOTH_L1_BETA = 1.0 / 9.0
 
 
 @dataclass(frozen=True)
-class SupervisedLoss(LossTerms):
-    """Terms of `supervised_loss`."""
+class AnchorHeadLoss(LossTerms):
+    """Terms of `anchor_head_loss`."""
 
     cls: torch.Tensor
     box: torch.Tensor
     dir: torch.Tensor
 
 
-def supervised_loss(
+def anchor_head_loss(
+    head: AnchorHead,
     output: AnchorHeadOutput,
-    targets: AnchorTargets,
-    n_classes: int,
-    direction_offset_rad: float = 0.78539,
+    boxes: Sequence[torch.Tensor],
+    class_ids: Sequence[torch.Tensor],
+    matched_iou: Sequence[float],
+    unmatched_iou: Sequence[float],
     cls_weight: float = 1.0,
     box_weight: float = 2.0,
     dir_weight: float = 0.2,
-) -> SupervisedLoss:
-    """Compare the head maps of a batch with their targets.
+) -> AnchorHeadLoss:
+    """Loss of an anchor head's maps against labelled boxes.
 
     Every term is divided by the number of positive anchors of its scan and by the batch size.
 
     Args:
-        output: head maps.
-        targets: from `assign_targets`, for the same anchors.
-        n_classes: classes per anchor.
-        direction_offset_rad: where the direction bins begin.
+        head: gives the anchors and the direction bins.
+        output: its maps.
+        boxes: B tensors (M, 7) in ref, gravity centres.
+        class_ids: B tensors (M,), 1-based.
+        matched_iou, unmatched_iou: thresholds of the matching, one per class.
         cls_weight, box_weight, dir_weight: factors.
 
     Raises:
-        ValueError: maps and targets differ in the number of anchors.
+        ValueError: a class id outside the classes, or not as many scans as boxes.
     """
+    if len(boxes) != len(output.cls_logits):
+        raise ValueError(f'{len(output.cls_logits)} scans but boxes of {len(boxes)}')
+    map_yx = (output.cls_logits.shape[1], output.cls_logits.shape[2])
+    anchors_N7 = head.anchors(map_yx, output.cls_logits.device)
+    targets = assign_targets(
+        anchors_N7, boxes, class_ids, matched_iou, unmatched_iou, len(head.rotations_rad)
+    )
+    return supervised_loss(
+        output,
+        targets,
+        head.direction_bins(targets.yaws_P),
+        head.n_classes,
+        cls_weight,
+        box_weight,
+        dir_weight,
+    )
+
+
+def supervised_loss(
+    output: AnchorHeadOutput,
+    targets: AnchorTargets,
+    direction_bins_P: torch.Tensor,
+    n_classes: int,
+    cls_weight: float = 1.0,
+    box_weight: float = 2.0,
+    dir_weight: float = 0.2,
+) -> AnchorHeadLoss:
+    """The same for given targets; `direction_bins_P` (int64) belongs to the positive anchors."""
     labels_BN = targets.labels_BN
     batch = len(output.cls_logits)
-    logits_BNK = output.cls_logits.float().reshape(batch, -1, n_classes)
-    if logits_BNK.shape[:2] != labels_BN.shape:
-        raise ValueError(
-            f'head has {tuple(logits_BNK.shape[:2])} (scans, anchors) but the targets '
-            f'{tuple(labels_BN.shape)}'
-        )
-    positive_BN = labels_BN > 0
+    positive_BN = labels_BN > BACKGROUND
     weight_B = 1.0 / positive_BN.sum(1).clamp(min=1).float()
-    cls_B = _focal_per_scan(logits_BNK, labels_BN)
+    cls_B = _focal_per_scan(output.cls_logits.float().reshape(batch, -1, n_classes), labels_BN)
 
     weight_P = weight_B[:, None].expand_as(positive_BN)[positive_BN]
-    deltas_P7 = output.box_deltas.float().reshape(batch, -1, 7)[positive_BN]
-    dir_P2 = output.dir_logits.float().reshape(batch, -1, 2)[positive_BN]
+    deltas_P7 = output.box_deltas.reshape(batch, -1, 7)[positive_BN].float()
+    dir_P2 = output.dir_logits.reshape(batch, -1, 2)[positive_BN].float()
     difference_P7 = deltas_P7 - targets.deltas_P7
     # The sine makes a box and its half turn equal; the direction term tells them apart.
     difference_P7 = torch.cat([difference_P7[:, :6], difference_P7[:, 6:].sin()], dim=1)
     box_P = F.smooth_l1_loss(
         difference_P7, torch.zeros_like(difference_P7), beta=SMOOTH_L1_BETA, reduction='none'
     ).sum(1)
-    dir_P = F.cross_entropy(
-        dir_P2, direction_bins(targets.yaws_P, direction_offset_rad), reduction='none'
-    )
-    return SupervisedLoss(
+    dir_P = F.cross_entropy(dir_P2, direction_bins_P, reduction='none')
+    return AnchorHeadLoss(
         cls=cls_weight * (cls_B * weight_B).sum() / batch,
         box=box_weight * (box_P * weight_P).sum() / batch,
         dir=dir_weight * (dir_P * weight_P).sum() / batch,

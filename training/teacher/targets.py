@@ -6,13 +6,13 @@ anchors of the batch, K classes, R rotations. Frame: ref.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from cmkd_ros.geometry.overlap import iou_bev_nearest_axis_aligned
+from cmkd_ros.model.anchor_head import encode_boxes
 
 IGNORED = -1
 BACKGROUND = 0
@@ -32,29 +32,6 @@ class AnchorTargets:
     labels_BN: torch.Tensor
     deltas_P7: torch.Tensor
     yaws_P: torch.Tensor
-
-
-def encode_boxes(boxes_N7: torch.Tensor, anchors_N7: torch.Tensor) -> torch.Tensor:
-    """Residuals of boxes against anchors, (N, 7): the inverse of the anchor head's decoding."""
-    sizes_N3 = boxes_N7[:, 3:6].clamp(min=1e-5)
-    anchor_sizes_N3 = anchors_N7[:, 3:6]
-    diagonal_N1 = torch.linalg.vector_norm(anchor_sizes_N3[:, :2], dim=1, keepdim=True)
-    offset_N3 = boxes_N7[:, :3] - anchors_N7[:, :3]
-    return torch.cat(
-        [
-            offset_N3[:, :2] / diagonal_N1,
-            offset_N3[:, 2:] / anchor_sizes_N3[:, 2:],
-            torch.log(sizes_N3 / anchor_sizes_N3),
-            boxes_N7[:, 6:] - anchors_N7[:, 6:],
-        ],
-        dim=1,
-    )
-
-
-def direction_bins(yaws: torch.Tensor, offset_rad: float) -> torch.Tensor:
-    """Half turn (0 or 1) in which a yaw lies, counted from `offset_rad`; int64."""
-    turned = torch.remainder(yaws - offset_rad, 2 * math.pi)
-    return (turned / math.pi).floor().long().clamp(0, 1)
 
 
 @torch.no_grad()

@@ -127,8 +127,14 @@ class KittiFrames(Dataset[Sample]):
         if self._depth_files:
             sample = replace(sample, depth_HW=self._read_depth(frame, sample.image_HW3.shape[:2]))
         if self.labelled:
-            objects = read_labels(self.folder.label(frame))
-            boxes_M7, class_ids_M = boxes_of_objects(objects, self.classes, calibration)
+            path = self.folder.label(frame)
+            try:
+                boxes_M7, class_ids_M = boxes_of_objects(
+                    read_labels(path), self.classes, calibration
+                )
+            except ValueError as error:
+                named = str(error) if str(path) in str(error) else f'{path}: {error}'
+                raise ValueError(named) from error
             sample = replace(sample, boxes_M7=boxes_M7, class_ids_M=class_ids_M, labelled=True)
         return sample
 

@@ -16,18 +16,21 @@ own_spconv=${CMKD_SPCONV:-$(chosen 2)}
 torch=${own_torch:-$(grep -v '^#' env/requirements-torch.txt)}
 
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*" >&2; }
-die() { printf '\n[setup] %s\n' "$@" >&2; exit 1; }
+die() { printf '[setup] %s\n' "$@" >&2; exit 1; }
 
 # --- which Python, which ROS -------------------------------------------------------------------
 
 # The interpreter behind an active venv, since a venv made from a venv inherits its troubles.
 base_python() {
-  local python=${CMKD_PYTHON:-python3}
-  command -v "$python" >/dev/null || die "Python was not found: '$python'. Python 3.10 to 3.13 is needed."
-  python=$("$python" -c 'import sys; print(sys._base_executable)')
-  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
-    die "$python is $("$python" -V); Python 3.10 to 3.13 is needed. Name one: CMKD_PYTHON=python3.12 ./run setup"
-  echo "$python"
+  local asked=${CMKD_PYTHON:-python3} found python
+  found='import sys; print("%d.%d" % sys.version_info[:2], getattr(sys, "_base_executable", ""))'
+  found=$("$asked" -c "$found" 2>/dev/null) ||
+    die "'$asked' is no Python that starts here; 3.10 to 3.13 is needed. Name one: CMKD_PYTHON=python3.12 ./run setup"
+  python=${found#* }
+  case ${found%% *} in
+    3.10 | 3.11 | 3.12 | 3.13) echo "$python" ;;
+    *) die "'$asked' is Python ${found%% *}; 3.10 to 3.13 is needed. Name one: CMKD_PYTHON=python3.12 ./run setup" ;;
+  esac
 }
 
 # sourced: ROS is installed here. wheels: it comes from pip. none: no wheels for this machine.
@@ -109,8 +112,7 @@ pip_install() {
     tee -a "$log" | sed -nuE 's/^ *Downloading ([^ ]+) \(([0-9]{2,}[0-9.]* [MG]B)\).*/        fetching \1, \2/p' |
     sed -uE 's#[^ ]*/##' >&2; then
     grep -E '^(ERROR|error|  error|WARNING: Retrying)' "$log" | tail -n 8 >&2 || true
-    die "pip failed while $what; the whole log is $log." \
-      "If the lines above speak of connections: is there internet access?"
+    die "pip failed while $what (above); is there internet access? The whole log is $log."
   fi
 }
 

@@ -103,7 +103,8 @@ class AnchorHead(nn.Module):
         self.cls = nn.Conv2d(in_channels, self.anchors_per_cell * n_classes, 1)
         self.box = nn.Conv2d(in_channels, self.anchors_per_cell * 7, 1)
         self.direction = nn.Conv2d(in_channels, self.anchors_per_cell * DIRECTIONS, 1)
-        nn.init.constant_(self.cls.bias, -math.log((1.0 - PRIOR_SCORE) / PRIOR_SCORE))
+        prior_logit = -math.log((1.0 - PRIOR_SCORE) / PRIOR_SCORE)
+        nn.init.constant_(self.get_parameter('cls.bias'), prior_logit)
         nn.init.normal_(self.box.weight, mean=0.0, std=0.001)
 
     def forward(self, bev_BCYX: torch.Tensor) -> AnchorHeadOutput:
@@ -179,7 +180,8 @@ class AnchorHead(nn.Module):
         picked = passed[order]
         index = candidates[picked]
 
-        anchors = self.anchors(tuple(output.cls_logits.shape[1:3]), logits_NK.device)
+        n_y, n_x = output.cls_logits.shape[1:3]
+        anchors = self.anchors((n_y, n_x), logits_NK.device)
         deltas = output.box_deltas[image].reshape(-1, 7)[index].float()
         boxes = decode_boxes(deltas, anchors[index])
         directions = output.dir_logits[image].reshape(-1, DIRECTIONS)[index].float()

@@ -17,6 +17,8 @@ from cmkd_ros.model.lift import VoxelColumns
 
 # The gate of a self-calibrated block looks at the map reduced by this factor.
 GATE_POOLING = 4
+# Batch norm of the BEV backbone, which comes from another code base than the rest.
+EPS, MOMENTUM = 1e-3, 0.01
 
 
 class Collapse(nn.Module):
@@ -86,14 +88,12 @@ class SelfCalibratedBlock(nn.Module):
 
 
 class UpConvBnRelu(nn.Module):
-    """Transposed convolution by a whole factor, batch norm, ReLU."""
+    """Transposed convolution by a whole factor, batch norm, ReLU (BEV backbone)."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, factor: int, eps: float, momentum: float
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose2d(in_channels, out_channels, factor, stride=factor, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
+        self.bn = nn.BatchNorm2d(out_channels, eps=EPS, momentum=MOMENTUM)
 
     def forward(self, maps_BCYX: torch.Tensor) -> torch.Tensor:
         """Map (B, in_channels, Y, X) to (B, out_channels, Y * factor, X * factor)."""
@@ -136,17 +136,16 @@ class BevBackbone(nn.Module):
             )
         self.out_scale = scales.pop()
         self.out_channels = sum(up_filters)
-        norm = {'eps': 1e-3, 'momentum': 0.01}
         self.blocks = nn.ModuleList()
         self.ups = nn.ModuleList()
         channels = in_channels
         for count, stride, width, factor, up_width in zip(
             layers, strides, filters, up_strides, up_filters, strict=True
         ):
-            first = ConvBnRelu(channels, width, 3, stride, **norm)
-            rest = [ConvBnRelu(width, width, 3, **norm) for _ in range(count)]
+            first = ConvBnRelu(channels, width, 3, stride, eps=EPS, momentum=MOMENTUM)
+            rest = [ConvBnRelu(width, width, 3, eps=EPS, momentum=MOMENTUM) for _ in range(count)]
             self.blocks.append(nn.Sequential(first, *rest))
-            self.ups.append(UpConvBnRelu(width, up_width, factor, **norm))
+            self.ups.append(UpConvBnRelu(width, up_width, factor))
             channels = width
 
     def forward(self, bev_BCYX: torch.Tensor) -> torch.Tensor:

@@ -67,11 +67,10 @@ class CenterHead(nn.Module):
             }
         )
         for name in REGRESSION_CHANNELS:
-            for module in self.branches[name].modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight)
-                    nn.init.zeros_(module.bias)
-        nn.init.constant_(self.branches['hm'].out.bias, PRIOR_LOGIT)
+            for layer in (f'branches.{name}.hidden.conv', f'branches.{name}.out'):
+                nn.init.kaiming_normal_(self.get_parameter(f'{layer}.weight'))
+                nn.init.zeros_(self.get_parameter(f'{layer}.bias'))
+        nn.init.constant_(self.get_parameter('branches.hm.out.bias'), PRIOR_LOGIT)
 
     def forward(self, bev_BCYX: torch.Tensor) -> CenterHeadOutput:
         """Raw maps (B, n, Y, X) from the BEV backbone's output."""

@@ -21,6 +21,16 @@ from cmkd_ros.geometry.frames import (
     wrap_angle,
     yaw_to_quaternion,
 )
+from cmkd_ros.geometry.overlap import (
+    iou_3d,
+    iou_3d_paired,
+    iou_bev,
+    iou_bev_nearest_axis_aligned,
+    iou_bev_paired,
+    nms_bev,
+    rotated_intersection_bev,
+    rotated_intersection_bev_paired,
+)
 
 __all__ = [
     'OPTICAL_FROM_FLU',
@@ -33,11 +43,19 @@ __all__ = [
     'crop_with_camera',
     'depth_to_bin',
     'invert_se3',
+    'iou_3d',
+    'iou_3d_paired',
+    'iou_bev',
+    'iou_bev_nearest_axis_aligned',
+    'iou_bev_paired',
     'make_se3',
     'matrix_to_quaternion',
+    'nms_bev',
     'quaternion_to_matrix',
     'resize_with_camera',
     'rotate_covariance',
+    'rotated_intersection_bev',
+    'rotated_intersection_bev_paired',
     'transform_points',
     'undistort_with_camera',
     'wrap_angle',

@@ -29,8 +29,8 @@ class Boxes3D:
     """Upright boxes in the reference frame (x forward, y left, z up).
 
     Attributes:
-        array_N7: (N, 7) float64, read-only: gravity centre x, y, z; length along the heading, width,
-            height, all metres; yaw about +z from +x, radians.
+        array_N7: (N, 7) float64, read-only: gravity centre x, y, z; length along the heading,
+            width, height, all metres; yaw about +z from +x, radians.
 
     Raises:
         ValueError: wrong shape, a non-finite value or a negative size.
@@ -67,7 +67,7 @@ class Boxes3D:
         rotations_y_N: ArrayLike,
         T_cam_ref_44: ArrayLike,
     ) -> 'Boxes3D':
-        """Boxes of KITTI labels (cmkd-spec B): the yaw ignores any tilt between camera and reference.
+        """Boxes of KITTI labels (cmkd-spec B); the yaw ignores any tilt between the frames.
 
         Args:
             locations_N3: centre of the bottom face, camera frame, metres.
@@ -79,7 +79,8 @@ class Boxes3D:
             Boxes in the reference frame, yaw in [-pi, pi).
 
         Raises:
-            ValueError: shapes do not fit, non-finite values, or a negative size (drop `DontCare` first).
+            ValueError: shapes do not fit, a non-finite value, or a negative size (drop
+                `DontCare` first).
         """
         locations_N3 = np.asarray(locations_N3, dtype=np.float64).reshape(-1, 3)
         dimensions_hwl_N3 = np.asarray(dimensions_hwl_N3, dtype=np.float64).reshape(-1, 3)
@@ -87,7 +88,8 @@ class Boxes3D:
         counts = len(locations_N3), len(dimensions_hwl_N3), len(rotations_y_N)
         if len(set(counts)) != 1:
             raise ValueError(
-                f'KITTI boxes: expected equally many locations, dimensions and rotations, found {counts}'
+                f'KITTI boxes: expected as many locations as dimensions and rotations, '
+                f'found {counts}'
             )
         centers_N3 = transform_points(invert_se3(T_cam_ref_44), locations_N3)
         centers_N3[:, 2] += dimensions_hwl_N3[:, 0] / 2
@@ -144,8 +146,8 @@ class Boxes3D:
         """Corners in the reference frame.
 
         Returns:
-            (N, 8, 3) float64, metres. 0 to 3 are the bottom face: front left, rear left, rear right,
-            front right; 4 to 7 the same of the top face.
+            (N, 8, 3) float64, metres. 0 to 3 are the bottom face: front left, rear left, rear
+            right, front right; 4 to 7 the same of the top face.
         """
         offsets_N83 = _CORNER_SIGNS_83 * self.sizes_N3[:, None, :]
         cos_N1, sin_N1 = np.cos(self.yaws_N)[:, None], np.sin(self.yaws_N)[:, None]
@@ -158,8 +160,8 @@ class Boxes3D:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Image rectangles around the boxes, as the camera sees them.
 
-        A box that reaches behind the camera is cut at a near plane first, so that its rectangle stays
-        right; a box wholly in front gets the minimum and maximum of its 8 projected corners.
+        A box that reaches behind the camera is cut at a near plane first, so that its rectangle
+        stays right; a box wholly in front gets the minimum and maximum of its 8 corners.
 
         Args:
             P_px_34: projection of the (rectified) camera, pixels.
@@ -196,9 +198,9 @@ class Boxes3D:
     ) -> np.ndarray:
         """Image rectangles as the official code writes them into KITTI result files (cmkd-spec B).
 
-        Differs from `project` in three quirks: the box is set upright in the camera frame (so any tilt
-        of the camera is lost), the division is by the rectified z instead of the projective depth, and
-        nothing is cut at the camera plane (boxes that reach behind it get nonsense).
+        Differs from `project` in three quirks: the box is set upright in the camera frame (so any
+        tilt of the camera is lost), the division is by the rectified z instead of the projective
+        depth, and nothing is cut at the camera plane (boxes that reach behind it get nonsense).
 
         Args:
             P_px_34: projection of the rectified camera, pixels.

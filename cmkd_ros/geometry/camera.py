@@ -28,7 +28,7 @@ class CameraModel:
         P_px_34: projection from the rectified camera frame into the rectified image.
         R_33: rectification, from the raw to the rectified camera frame.
         D: distortion coefficients, empty for none.
-        distortion_model: `plumb_bob`, `rational_polynomial`, `equidistant`, or anything if D is zero.
+        distortion_model: `plumb_bob`, `rational_polynomial`, `equidistant`; anything if D is 0.
 
     Raises:
         ValueError: a size, matrix or coefficient that no camera has.
@@ -91,11 +91,11 @@ class CameraModel:
         binning: tuple[int, int] = (0, 0),
         rectified: bool | None = None,
     ) -> 'CameraModel':
-        """Camera of the pixels that are really in the image, from the fields of sensor_msgs/CameraInfo.
+        """Camera of the pixels that are in the image, from the fields of sensor_msgs/CameraInfo.
 
-        The message gives K and P for the full sensor; the image shows its region of interest (in full
-        resolution pixels) binned. A binned pixel is the mean of its neighbourhood and so lies at its
-        centre, the same as in `resize_with_camera`; image_geometry leaves out that half-pixel term
+        The message gives K and P for the full sensor; the image shows its region of interest (in
+        full resolution pixels) binned. A binned pixel is the mean of its neighbourhood and so lies
+        at its centre, as in `resize_with_camera`; image_geometry leaves out that half-pixel term
         (at most 0.5 px). `roi.do_rectify` does not move the pixels, as in image_proc.
 
         Args:
@@ -108,15 +108,15 @@ class CameraModel:
             distortion_model: name as in sensor_msgs/distortion_models.
             roi: x_offset, y_offset, width, height, do_rectify; all zero = the full image.
             binning: binning_x, binning_y; 0 means 1.
-            rectified: True where the image is rectified already, so that P alone describes it; False
-                where it is raw; None to take it as raw unless only P is given.
+            rectified: True where the image is rectified already, so that P alone describes it;
+                False where it is raw; None to take it as raw unless only P is given.
 
         Returns:
             The camera.
 
         Raises:
-            ValueError: K and P both zero (not calibrated), K zero for a raw image, a region of interest
-                beyond the sensor, or what the class refuses.
+            ValueError: K and P both zero (not calibrated), K zero for a raw image, a region of
+                interest beyond the sensor, or what the class refuses.
         """
         K_px_33 = _matrix(np.reshape(K9, -1), (9,), 'K').reshape(3, 3)
         P_px_34 = _matrix(np.reshape(P12, -1), (12,), 'P').reshape(3, 4)
@@ -137,7 +137,7 @@ class CameraModel:
 
     @property
     def is_rectified(self) -> bool:
-        """Whether the image already is what P describes: nothing to undistort, rotate or rescale."""
+        """Whether the image already is what P describes: nothing to undistort, turn or rescale."""
         return (
             not any(self.D)
             and bool(np.abs(self.R_33 - np.eye(3)).max() < _SAME_ROTATION)
@@ -167,10 +167,11 @@ class CameraModel:
 
 
 class Rectifier:
-    """Undistorts the images of one camera, optionally resizing them in the same step.
+    """Undistorts the images of one camera, optionally resizing them on the way.
 
     The maps are made once, here: keep the object while `camera` stays equal. Pixels that the camera
-    did not see become black. Sampling is bilinear, so a shrink below half size aliases.
+    did not see become black. Sampling is bilinear; shrinking by more than 2 samples each pixel
+    several times and takes the mean, so that it does not alias.
 
     Args:
         camera: the camera of the images to come.
@@ -178,20 +179,23 @@ class Rectifier:
 
     Attributes:
         camera: the rectified camera of the results.
+
+    Raises:
+        ValueError: a size that is not positive.
     """
 
     def __init__(self, camera: CameraModel, out_size: tuple[int, int] | None = None) -> None:
+        size = (camera.width, camera.height)
         self._source = camera
-        width, height = out_size or (camera.width, camera.height)
-        scale_33 = _resize_matrix((camera.width, camera.height), (width, height))
-        self.camera = CameraModel.from_projection(scale_33 @ camera.P_px_34, width, height)
+        self._out_size = size if out_size is None else (int(out_size[0]), int(out_size[1]))
+        rectified = CameraModel.from_projection(camera.P_px_34, *size)
+        self.camera = _resized(rectified, self._out_size)
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
-        if not (
-            camera.is_rectified
-            and self.camera
-            == CameraModel.from_projection(camera.P_px_34, camera.width, camera.height)
-        ):
-            self._maps = _rectify_maps(camera, self.camera)
+        if not camera.is_rectified:
+            shrink = min(old / new for old, new in zip(size, self._out_size, strict=True))
+            samples = max(1, int(shrink))
+            fine_size = (self._out_size[0] * samples, self._out_size[1] * samples)
+            self._maps = _rectify_maps(camera, _resized(rectified, fine_size))
 
     def __call__(self, image_HWC: np.ndarray) -> tuple[np.ndarray, CameraModel]:
         """Rectify one image.
@@ -207,9 +211,9 @@ class Rectifier:
             ValueError: the image's size is not the camera's.
         """
         _check_image(image_HWC, self._source)
-        if self._maps is None:
-            return image_HWC, self.camera
-        return cv2.remap(image_HWC, *self._maps, cv2.INTER_LINEAR), self.camera
+        if self._maps is not None:
+            image_HWC = cv2.remap(image_HWC, *self._maps, cv2.INTER_LINEAR)
+        return _resize(image_HWC, self._out_size), self.camera
 
 
 def undistort_with_camera(
@@ -247,15 +251,8 @@ def resize_with_camera(
         ValueError: the image's size is not the camera's, or a size that is not positive.
     """
     _check_image(image_HWC, camera)
-    old_size = (camera.width, camera.height)
-    if tuple(size) == old_size:
-        return image_HWC, camera
-    scale_33 = _resize_matrix(old_size, size)
-    shrinks = size[0] <= camera.width and size[1] <= camera.height
-    image_HWC = cv2.resize(
-        image_HWC, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return image_HWC, _with_pixels(camera, scale_33, size)
+    resized = _resized(camera, size)
+    return _resize(image_HWC, size), resized
 
 
 def crop_with_camera(
@@ -287,6 +284,21 @@ def crop_with_camera(
     return image_HWC[y : y + height, x : x + width], cropped
 
 
+def _resize(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width = image_HWC.shape[:2]
+    if tuple(size) == (width, height):
+        return image_HWC
+    shrinks = size[0] <= width and size[1] <= height
+    return cv2.resize(
+        image_HWC, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def _resized(camera: CameraModel, size: tuple[int, int]) -> CameraModel:
+    scale_33 = _resize_matrix((camera.width, camera.height), size)
+    return _with_pixels(camera, scale_33, size)
+
+
 def _with_pixels(camera: CameraModel, pixels_33: np.ndarray, size: tuple[int, int]) -> CameraModel:
     # Distortion acts on the normalised ray, before K, so D and R stay.
     K_px_33, P_px_34 = pixels_33 @ camera.K_px_33, pixels_33 @ camera.P_px_34
@@ -309,8 +321,8 @@ def _sensor_to_image(
         roi_width, roi_height = width, height
     if not (0 <= x < x + roi_width <= width and 0 <= y < y + roi_height <= height):
         raise ValueError(
-            f'camera_info: roi x_offset, y_offset, width, height = {tuple(roi[:4])} is no window of '
-            f'the sensor of {width} x {height}'
+            f'camera_info: roi x_offset, y_offset, width, height = {tuple(roi[:4])} is no window '
+            f'of the sensor of {width} x {height}'
         )
     if min(binning) < 0:
         raise ValueError(f'camera_info: expected binning >= 0, found {tuple(binning)}')

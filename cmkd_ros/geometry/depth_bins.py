@@ -44,8 +44,8 @@ def depth_to_bin(
         d_max: far border of the last bin, metres.
 
     Returns:
-        Same shape and dtype: 0 at d_min, n_bins at d_max, beyond them outside of that range; NaN
-        where the formula has no value (LID: more than an eighth of the first bin nearer than d_min).
+        Same shape and dtype: 0 at d_min, n_bins at d_max, beyond these outside the range; NaN where
+        the formula has no value (LID: nearer than d_min by over an eighth of the first bin).
 
     Raises:
         ValueError: unknown mode, no bins, or not 0 <= d_min < d_max.

@@ -1,6 +1,7 @@
 """Rigid transforms, frame conventions, rotations and covariances.
 
-Letters: N points; 3 axes; 4 homogeneous (matrices) or x, y, z, w (quaternions); 6 = position, rotation.
+Letters: N points; 3 axes; 4 homogeneous (matrices) or x, y, z, w (quaternions); 6 = position and
+rotation, as in geometry_msgs/PoseWithCovariance.
 All arrays are float64. FLU is x forward, y left, z up; optical is x right, y down, z forward.
 """
 
@@ -152,46 +153,26 @@ def matrix_to_quaternion(R_33: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: not a rotation.
     """
-    R = _rotation(R_33, 'R_33')
-    # 4 q q^T, exactly: its row with the largest diagonal is q up to scale and never ill-conditioned.
-    outer_44 = np.array(
-        [
-            [
-                1 + R[0, 0] - R[1, 1] - R[2, 2],
-                R[0, 1] + R[1, 0],
-                R[0, 2] + R[2, 0],
-                R[2, 1] - R[1, 2],
-            ],
-            [
-                R[0, 1] + R[1, 0],
-                1 - R[0, 0] + R[1, 1] - R[2, 2],
-                R[1, 2] + R[2, 1],
-                R[0, 2] - R[2, 0],
-            ],
-            [
-                R[0, 2] + R[2, 0],
-                R[1, 2] + R[2, 1],
-                1 - R[0, 0] - R[1, 1] + R[2, 2],
-                R[1, 0] - R[0, 1],
-            ],
-            [
-                R[2, 1] - R[1, 2],
-                R[0, 2] - R[2, 0],
-                R[1, 0] - R[0, 1],
-                1 + R[0, 0] + R[1, 1] + R[2, 2],
-            ],
-        ]
+    R_33 = _rotation(R_33, 'R_33')
+    # 4 q q^T, exactly: its row with the largest diagonal entry is q up to a scale of at least 1.
+    outer_44 = np.empty((4, 4))
+    outer_44[:3, :3] = R_33 + R_33.T + (1 - np.trace(R_33)) * np.eye(3)
+    outer_44[:3, 3] = outer_44[3, :3] = (
+        R_33[2, 1] - R_33[1, 2],
+        R_33[0, 2] - R_33[2, 0],
+        R_33[1, 0] - R_33[0, 1],
     )
+    outer_44[3, 3] = 1 + np.trace(R_33)
     quaternion = outer_44[np.argmax(np.diag(outer_44))]
     quaternion = quaternion / np.linalg.norm(quaternion)
     return -quaternion if quaternion[3] < 0 else quaternion
 
 
 def rotate_covariance(cov_66: ArrayLike, R_33: ArrayLike) -> np.ndarray:
-    """Express a pose covariance (geometry_msgs order: x, y, z, about x, about y, about z) in another frame.
+    """Express a pose covariance in another frame.
 
     Args:
-        cov_66: covariance in the old frame, metres and radians.
+        cov_66: covariance in the old frame, metres and radians; x, y, z, about x, about y, about z.
         R_33: rotation that maps old-frame vectors to the new frame.
 
     Returns:
@@ -219,7 +200,7 @@ def camera_mount_pose(
     Args:
         height_m: optical centre above the ground.
         pitch_rad: positive looks down.
-        roll_rad: about the optical axis, positive turns the camera clockwise as seen from behind it.
+        roll_rad: about the optical axis, positive turns the camera clockwise seen from behind.
         forward_m: optical centre before the origin of the reference frame.
         reference_height_m: origin of the reference frame above the ground (KITTI's LiDAR: 1.73 m).
 

@@ -13,8 +13,21 @@ import cv2
 import numpy as np
 
 from cmkd_ros.geometry.frames import wrap_angle
+from cmkd_ros.training.data.frames import Augmentation
 from cmkd_ros.training.data.image_space import Float32, image_to_ref, ref_to_image
 from cmkd_ros.training.data.sample import Sample
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Several augmentations, one after the other, drawing from the same generator."""
+
+    steps: tuple[Augmentation, ...]
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        for step in self.steps:
+            sample = step(sample, generator)
+        return sample
 
 
 @dataclass(frozen=True)

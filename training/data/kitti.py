@@ -23,7 +23,7 @@ from cmkd_ros.training.data.image_space import (
     sparse_depth,
 )
 from cmkd_ros.training.data.kitti_layout import KittiFolder, check_frames
-from cmkd_ros.training.data.png import read_png_depth, read_png_rgb
+from cmkd_ros.training.data.png import read_png_depth, read_png_rgb, read_png_size
 from cmkd_ros.training.data.sample import Sample
 from cmkd_ros.training.data.scan import read_scan
 
@@ -41,6 +41,8 @@ class KittiFrames(Dataset[Sample]):
         classes: wanted class names; other labels (`DontCare`, `Van` ...) are dropped.
         split_folder: folder with image_2, calib, velodyne, label_2, depth_2.
         range_m: crop of points and boxes after augmentation (`crop_to_range`), None for none.
+        with_image: False gives black pictures of the right size and spares their decoding: for
+            teachers, which see none.
         with_points: whether samples carry the scan.
         with_depth: whether samples carry a depth picture.
         labelled: whether label_2 is read; False gives an unlabelled drive.
@@ -59,6 +61,7 @@ class KittiFrames(Dataset[Sample]):
         *,
         split_folder: str = 'training',
         range_m: Range | None = None,
+        with_image: bool = True,
         with_points: bool = True,
         with_depth: bool = False,
         labelled: bool = True,
@@ -73,6 +76,7 @@ class KittiFrames(Dataset[Sample]):
             raise ValueError(f'{self.folder.path}: expected frames to read, found an empty list')
         if not self.classes:
             raise ValueError(f'{self.folder.path}: expected class names, found none')
+        self._with_image = with_image
         self._with_points = with_points
         self._with_depth = with_depth
         self._depth_files = with_depth and self.folder.path.joinpath('depth_2').is_dir()
@@ -121,6 +125,7 @@ class KittiFrames(Dataset[Sample]):
             calibration,
             self.folder.image(frame),
             self.folder.scan(frame) if self._read_scans else None,
+            with_image=self._with_image,
             with_points=self._with_points,
             with_depth=self._with_depth and not self._depth_files,
         )
@@ -154,6 +159,7 @@ def read_camera_frame(
     image_path: Path,
     scan_path: Path | None,
     *,
+    with_image: bool,
     with_points: bool,
     with_depth: bool,
 ) -> Sample:
@@ -164,13 +170,17 @@ def read_camera_frame(
         calibration: of this frame.
         image_path: PNG.
         scan_path: KITTI scan, None when neither points nor a depth from the LiDAR are wanted.
+        with_image: decode the picture; otherwise a black one takes its place.
         with_points: put the points that the camera sees into the sample.
         with_depth: make a sparse depth picture of them.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or damaged; the message names it.
     """
-    image_HW3 = read_png_rgb(image_path)
+    if with_image:
+        image_HW3 = read_png_rgb(image_path)
+    else:
+        image_HW3 = np.zeros((*read_png_size(image_path), 3), dtype=np.uint8)
     height, width = image_HW3.shape[:2]
     ref_to_cam_44, cam_to_img_34 = float32_calibration(calibration)
     points_N4 = depth_HW = None

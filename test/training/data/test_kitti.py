@@ -160,6 +160,16 @@ def test_unlabelled_frames_need_no_labels(made_kitti):
     assert sample.class_ids_M.shape == (0,)
 
 
+def test_teachers_need_no_pixels(made_kitti):
+    seen, black = (
+        KittiFrames(made_kitti.root, made_kitti.frames, CLASSES, with_image=with_image)[1]
+        for with_image in (True, False)
+    )
+    assert black.image_HW3.shape == seen.image_HW3.shape
+    assert not black.image_HW3.any()
+    assert np.array_equal(black.points_N4, seen.points_N4)
+
+
 def test_crop_keeps_boxes_with_any_corner_inside(made_kitti):
     sample = KittiFrames(made_kitti.root, made_kitti.frames, CLASSES)[0]
     x, y, z, l, w, h, _ = sample.boxes_M7[0]

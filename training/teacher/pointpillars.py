@@ -50,6 +50,8 @@ class PointPillars(nn.Module):
         conv_strides: Sequence[int],
         bev_backbone: BevBackbone | None,
         head: AnchorHead | None,
+        matched_iou: Sequence[float] = (),
+        unmatched_iou: Sequence[float] = (),
     ) -> None:
         """Build the layers.
 
@@ -62,12 +64,16 @@ class PointPillars(nn.Module):
             channels: of the pillar features and the convolutions.
             conv_strides: one 3x3 convolution per entry.
             bev_backbone, head: the parts after the distilled map; None without head.
+            matched_iou, unmatched_iou: per class, how much an anchor must overlap a labelled box to
+                answer for it, and below what it is background; only training uses them.
         """
         super().__init__()
         self.range_m = tuple(range_m)
         self.voxel_m = tuple(voxel_m)
         self.cells_xyz = tuple(cells_xyz)
         self.max_points = max_points
+        self.matched_iou = tuple(matched_iou)
+        self.unmatched_iou = tuple(unmatched_iou)
         self.max_voxels_train = max_voxels_train
         self.max_voxels_test = max_voxels_test
         self.pillars = PillarEncoder(channels, range_m, voxel_m, cells_xyz, max_points)
@@ -110,10 +116,10 @@ def build_teacher(spec: TeacherSpec, with_head: bool = True) -> PointPillars:
     Raises:
         ValueError: a head that does not fit the encoder.
     """
+    if not isinstance(spec.head, AnchorHeadSpec):
+        raise ValueError(f'{spec.name}: pillars take an anchor head, found {spec.head.kind}')
     bev_backbone = head = None
     if with_head:
-        if not isinstance(spec.head, AnchorHeadSpec):
-            raise ValueError(f'{spec.name}: pillars take an anchor head, found {spec.head.kind}')
         bev_backbone = BevBackbone(spec.encoder.channels, **spec.bev.model_dump())
         head = AnchorHead(
             bev_backbone.out_channels,
@@ -135,4 +141,6 @@ def build_teacher(spec: TeacherSpec, with_head: bool = True) -> PointPillars:
         spec.encoder.conv_strides,
         bev_backbone,
         head,
+        [anchor.matched_iou for anchor in spec.head.anchors],
+        [anchor.unmatched_iou for anchor in spec.head.anchors],
     )

@@ -166,12 +166,17 @@ class KittiObjects:
         """Return the objects of a boolean mask (N,) or of a list of indices, in that order."""
         chosen = np.asarray(mask)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        arrays = {
-            field.name: None if array is None else array[chosen]
-            for field in fields(self)[1:]
-            for array in (getattr(self, field.name),)
-        }
-        return KittiObjects(tuple(self.names[i] for i in chosen), **arrays)
+        return KittiObjects(
+            names=tuple(self.names[i] for i in chosen),
+            truncated_N=self.truncated_N[chosen],
+            occluded_N=self.occluded_N[chosen],
+            alphas_N=self.alphas_N[chosen],
+            boxes_px_N4=self.boxes_px_N4[chosen],
+            dimensions_N3=self.dimensions_N3[chosen],
+            locations_N3=self.locations_N3[chosen],
+            rotations_y_N=self.rotations_y_N[chosen],
+            scores_N=None if self.scores_N is None else self.scores_N[chosen],
+        )
 
 
 def read_calibration(path: PathLike) -> KittiCalibration:

@@ -4,14 +4,10 @@ Agrees with the official C++ evaluator to the rounding of float64.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from cmkd_ros.evaluation.kitti_errors import MatchedErrors, matched_errors
+from cmkd_ros.evaluation.kitti_errors import matched_errors
 from cmkd_ros.evaluation.kitti_matching import precision_samples
+from cmkd_ros.evaluation.kitti_report import Averages, Curve, KittiReport, average_precisions
 from cmkd_ros.evaluation.kitti_split import (
     ALL_DISTANCES,
     CLASSES,
@@ -21,57 +17,6 @@ from cmkd_ros.evaluation.kitti_split import (
     KittiSplit,
 )
 from cmkd_ros.kitti_files import KittiObjects
-
-Curve = list[float]
-RangeAp = dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class KittiReport:
-    """Every number of one evaluation; APs are percentages, lists are [easy, moderate, hard].
-
-    Args:
-        frames: number of frames.
-        n_gt: labels that count, per class; fewer than 41 cap every AP below 100.
-        aos_evaluated: False when any detection has the observation angle -10.
-        classes_without_detection: classes whose APs are 0 because nothing was detected.
-        ap: `ap[level][class][metric]['R40' | 'R11']` with metrics `bbox`, `bev`, `3d`, `aos`;
-            `aos` is None when it is not evaluated.
-        curves_41: `[level][class][metric][difficulty number]`, the 41 samples, 0 to 1.
-        ap_by_distance: `[level][class][metric][range]['R40' | 'R11']` for `bev` and `3d`.
-        n_gt_by_distance: `[class][range]`.
-        errors: `[class][range or 'all']`, errors of the boxes that match in the image.
-    """
-
-    frames: int
-    n_gt: dict[str, list[int]]
-    aos_evaluated: bool
-    classes_without_detection: list[str]
-    ap: dict[str, dict[str, dict[str, RangeAp | None]]]
-    curves_41: dict[str, dict[str, dict[str, list[Curve] | None]]]
-    ap_by_distance: dict[str, dict[str, dict[str, dict[str, RangeAp]]]]
-    n_gt_by_distance: dict[str, dict[str, list[int]]]
-    errors: dict[str, dict[str, MatchedErrors]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return dictionaries, lists and numbers ready for `json.dump`."""
-        return {
-            'frames': self.frames,
-            'min_overlap': {level: MIN_OVERLAP[level] for level in self.ap},
-            'difficulties': list(DIFFICULTIES),
-            'unit': 'percent',
-            'n_gt': self.n_gt,
-            'aos_evaluated': self.aos_evaluated,
-            'classes_without_detection': self.classes_without_detection,
-            'ap': self.ap,
-            'ap_by_distance': self.ap_by_distance,
-            'n_gt_by_distance': self.n_gt_by_distance,
-            'matched_errors': {
-                name: {where: errors.to_json() for where, errors in by_range.items()}
-                for name, by_range in self.errors.items()
-            },
-            'curves_41': self.curves_41,
-        }
 
 
 def evaluate_kitti(
@@ -134,22 +79,6 @@ def evaluate_kitti(
     )
 
 
-def average_precisions(samples: ArrayLike) -> RangeAp:
-    """Average the 41 samples of each difficulty, in percent.
-
-    Args:
-        samples: (difficulties, 41) precision or orientation similarity, 0 to 1.
-
-    Returns:
-        `R40` (official since 2019, without the sample at recall 0) and `R11` (before).
-    """
-    curves = np.asarray(samples, dtype=np.float64)
-    return {
-        'R40': (100.0 * curves[:, 1:].sum(axis=1) / 40.0).tolist(),
-        'R11': (100.0 * curves[:, ::4].sum(axis=1) / 11.0).tolist(),
-    }
-
-
 def _curves_of_class(
     split: KittiSplit, class_name: str, min_overlap: dict[str, float]
 ) -> dict[str, list[Curve] | None]:
@@ -172,7 +101,7 @@ def _curves_of_class(
 
 def _ap_by_distance(
     split: KittiSplit, class_name: str, min_overlap: dict[str, float]
-) -> dict[str, dict[str, RangeAp]]:
+) -> dict[str, dict[str, Averages]]:
     return {
         metric: {
             where: average_precisions(

@@ -40,7 +40,7 @@ class MatchedErrors:
     depth_bias: float | None = None
     yaw_median_abs_rad: float | None = None
     heading_reversed_percent: float | None = None
-    size_mean_abs: tuple[float, float, float] | None = None
+    size_mean_abs: list[float] | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the fields as plain values."""
@@ -78,7 +78,6 @@ def _summary(depth_M: FloatArray, yaw_M: FloatArray, size_M3: FloatArray) -> Mat
     if len(depth_M) == 0:
         return MatchedErrors(0)
     turn = np.abs((yaw_M + np.pi) % (2 * np.pi) - np.pi)
-    height, width, length = np.abs(size_M3).mean(axis=0).tolist()
     return MatchedErrors(
         n=len(depth_M),
         depth_mean_abs=float(np.abs(depth_M).mean()),
@@ -86,5 +85,5 @@ def _summary(depth_M: FloatArray, yaw_M: FloatArray, size_M3: FloatArray) -> Mat
         depth_bias=float(depth_M.mean()),
         yaw_median_abs_rad=float(np.median(np.minimum(turn, np.pi - turn))),
         heading_reversed_percent=float(100.0 * (turn > np.pi / 2).mean()),
-        size_mean_abs=(height, width, length),
+        size_mean_abs=np.abs(size_M3).mean(axis=0).tolist(),
     )

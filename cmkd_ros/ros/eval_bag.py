@@ -1,0 +1,126 @@
+"""Bag -> node -> messages -> KITTI result files -> AP: what `cmkd eval-bag` does."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmkd_ros.evaluation.kitti_report import KittiReport
+from cmkd_ros.evaluation.kitti_results import to_kitti_results
+from cmkd_ros.evaluation.report import evaluate_folders
+from cmkd_ros.geometry import CameraModel
+from cmkd_ros.kitti_files import write_results
+from cmkd_ros.ros.detection_messages import detections_from_message
+from cmkd_ros.ros.detections_bag import write_detections_bag
+from cmkd_ros.ros.replay import ReplayedFrame, replay_bag
+
+
+def evaluate_bag(
+    model: Path,
+    bag: Path,
+    labels: Path,
+    *,
+    out: Path | None = None,
+    device: str = 'auto',
+    precision: str = 'fp32',
+    parameters: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> KittiReport:
+    """KITTI AP of a model inside the node, over a bag whose frames have label files.
+
+    The bag names its frames on `/frame_id`, as `cmkd make-bag` writes it; images of a bag without
+    it are numbered from 000000.
+
+    Args:
+        model: bundle.
+        bag: rosbag2 with image, camera_info and transforms.
+        labels: folder of label files `<frame>.txt`.
+        out: new folder for `results/*.txt` and the bag `detections`; None keeps neither.
+        device, precision, parameters: of the node.
+        progress: called with (images answered, images in all).
+
+    Returns:
+        The report; `extra` tells images, answers, drops and latencies in milliseconds.
+
+    Raises:
+        FileExistsError: `out` exists and is not empty.
+        FileNotFoundError, ValueError, RuntimeError, TimeoutError: as `replay_bag` and
+            `evaluate_folders`.
+    """
+    if not labels.is_dir():
+        raise FileNotFoundError(f'{labels}: no such folder')
+    with _result_folder(out) as place:
+        frames = replay_bag(
+            bag,
+            model=model,
+            device=device,
+            precision=precision,
+            parameters=parameters,
+            progress=progress,
+        )
+        results = place / 'results'
+        results.mkdir()
+        write_kitti_results(results, frames)
+        write_detections_bag(place / 'detections', frames)
+        report = evaluate_folders(labels, results)
+    return report.with_extra({'replay': summary(frames)})
+
+
+def write_kitti_results(folder: Path, frames: Sequence[ReplayedFrame]) -> None:
+    """Write one result file a frame.
+
+    Raises:
+        ValueError: two frames have one name.
+    """
+    name, count = Counter(frame.frame_id for frame in frames).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f'the bag names {count} images {name}; a frame id must occur once')
+    for frame in frames:
+        found = detections_from_message(frame.message, frame.pose.T_cam_ref)
+        objects = to_kitti_results(
+            found.boxes,
+            found.scores_N,
+            found.class_names,
+            _rectified(frame.camera),
+            frame.pose.T_cam_ref,
+        )
+        write_results(folder / f'{frame.frame_id}.txt', objects)
+
+
+def summary(frames: Sequence[ReplayedFrame]) -> dict[str, Any]:
+    """Counts and latencies of a replay, for the report."""
+    latency_ms = np.array([frame.latency_ms for frame in frames])
+    equal = sum(
+        frame.message.header.stamp.sec * 10**9 + frame.message.header.stamp.nanosec
+        == frame.stamp_ns
+        for frame in frames
+    )
+    return {
+        'images': len(frames),
+        'answered': equal,
+        'dropped': len(frames) - equal,
+        'latency_ms': {f'p{q}': float(np.percentile(latency_ms, q)) for q in (50, 95, 99)},
+        'pose_sources': sorted({frame.pose.source for frame in frames}),
+    }
+
+
+def _rectified(camera: CameraModel) -> CameraModel:
+    return CameraModel.from_projection(camera.projection_px_34, camera.width, camera.height)
+
+
+@contextlib.contextmanager
+def _result_folder(out: Path | None) -> Iterator[Path]:
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix='cmkd_eval_bag_') as place:
+            yield Path(place)
+        return
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f'{out}: the folder exists and is not empty; choose another --out')
+    out.mkdir(parents=True, exist_ok=True)
+    yield out

@@ -1,0 +1,104 @@
+"""The worker's loop: take the newest image, detect, publish; one image after another.
+
+Whatever an image brings, the loop goes on: the fault is counted and logged, not more than once
+per few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from cmkd_ros.ros.health import Health
+from cmkd_ros.ros.latest import LatestSlot
+from cmkd_ros.ros.outputs import Outputs
+from cmkd_ros.ros.pairing import stamp_ns
+from cmkd_ros.ros.parameters import Parameters
+from cmkd_ros.ros.pipeline import Pipeline
+
+POLL_S = 0.1  # a step that finds no image ends after this, so that the worker can do other work
+REPEAT_S = 5.0  # between two equal complaints in the log
+
+
+class ImageLoop:
+    """The slot with the newest image, and what is done with it."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        outputs: Outputs,
+        health: Health,
+        parameters: Callable[[], Parameters],
+        now_ns: Callable[[], int],
+        logger: Any,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            pipeline: detects.
+            outputs: publishes.
+            health: counts.
+            parameters: gives the current set.
+            now_ns: gives the node's time, which may be simulated.
+            logger: of the node.
+        """
+        self._pipeline = pipeline
+        self._outputs = outputs
+        self._health = health
+        self._parameters = parameters
+        self._now_ns = now_ns
+        self._logger = logger
+        self._slot: LatestSlot[Image | CompressedImage] = LatestSlot()
+
+    def put(self, message: Image | CompressedImage) -> None:
+        """Offer an image; called in the executor's thread, so it does next to nothing."""
+        self._health.count('received')
+        if self._slot.put(message):
+            self._health.count('dropped' if self._outputs.is_watched() else 'unwatched')
+
+    def clear(self) -> None:
+        """Forget the image that waits."""
+        self._slot.clear()
+
+    def step(self) -> None:
+        """Process one image, or return after a short wait for one; never raises.
+
+        An image waits in its slot while nobody subscribes: who comes late is answered at once.
+        """
+        if not self._outputs.is_watched():
+            time.sleep(POLL_S / 5)
+            return
+        message = self._slot.take(POLL_S)
+        if message is None:
+            return
+        try:
+            self._process(message)
+        except LookupError as error:
+            self._health.trouble('waiting', str(error))
+            self._logger.warning(f'image skipped: {error}', throttle_duration_sec=REPEAT_S)
+        except (ValueError, OverflowError) as error:
+            self._health.trouble('bad', str(error))
+            self._logger.error(f'image dropped: {error}', throttle_duration_sec=REPEAT_S)
+        except (RuntimeError, MemoryError) as error:
+            self._health.trouble('failed', f'detection failed: {error}')
+            self._logger.error(f'detection failed: {error}', throttle_duration_sec=REPEAT_S)
+
+    def _process(self, message: Image | CompressedImage) -> None:
+        started = time.perf_counter()
+        parameters = self._parameters()
+        if 0 < parameters.max_age_s < self._age_ms(message) / 1e3:
+            self._health.count('stale')
+            return
+        frame = self._pipeline.process(message, parameters)
+        self._outputs.publish_detections(message.header, frame)
+        processing_ms = (time.perf_counter() - started) * 1e3
+        latency_ms = self._age_ms(message)
+        self._health.finished(processing_ms, latency_ms)
+        self._outputs.publish_times(processing_ms, latency_ms)
+        self._outputs.publish_pictures(message.header, frame)
+
+    def _age_ms(self, message: Image | CompressedImage) -> float:
+        return (self._now_ns() - stamp_ns(message.header.stamp)) / 1e6

@@ -1,0 +1,298 @@
+"""The node's parameters: names, defaults, descriptions and ranges in one place, as frozen data.
+
+`Parameters` is the truth; the declarations, the descriptors that `ros2 param describe` shows and
+docs/parameters.md are made from it. A change is validated whole, then applied by swapping the
+object, so that the worker always sees a consistent set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False)
+
+
+def _parameter(default: Any, description: str, live: bool = True, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={'live': live}, **limits)
+
+
+class ModelParameters(_Group):
+    """Which model."""
+
+    path: str = _parameter('', 'Model file (*.cmkd), a student that was distilled.', live=False)
+
+
+class PostParameters(_Group):
+    """Which boxes are published."""
+
+    score_threshold: float = _parameter(
+        -1.0, "Least score of a published box; negative: the model's own value.", ge=-1.0, le=1.0
+    )
+    nms_iou: float = _parameter(
+        -1.0,
+        "Boxes that overlap a better one by more (BEV IoU) are dropped; negative: the model's own "
+        'value.',
+        ge=-1.0,
+        le=1.0,
+    )
+
+
+class PoseParameters(_Group):
+    """Where the camera sits in the reference frame (x forward, y left, z up)."""
+
+    source: Literal['auto', 'mount', 'transform', 'tf'] = _parameter(
+        'auto',
+        'mount: camera_height, camera_forward, camera_pitch_rad, camera_roll_rad. transform: the '
+        'seven numbers of pose.transform. tf: /tf and /tf_static. auto: tf if it answers within '
+        'tf_timeout_s, else mount.',
+        live=False,
+    )
+    camera_height: float = _parameter(
+        1.65, "Camera above the ground in metres (KITTI's: 1.65).", ge=0.0, le=100.0
+    )
+    camera_forward: float = _parameter(
+        0.27,
+        'Camera in front of the origin of the reference frame in metres (KITTI: 0.27). Boxes are '
+        'published in the camera frame, so the default is right for every robot.',
+        ge=-10.0,
+        le=10.0,
+    )
+    camera_pitch_rad: float = _parameter(
+        0.0, 'Camera tilt in radians, positive looks down.', ge=-1.6, le=1.6
+    )
+    camera_roll_rad: float = _parameter(
+        0.0,
+        'Camera roll in radians, positive is clockwise seen from behind the camera.',
+        ge=-3.2,
+        le=3.2,
+    )
+    transform: tuple[float, float, float, float, float, float, float] = _parameter(
+        (0.27, 0.0, -0.08, -0.5, 0.5, -0.5, 0.5),
+        'Pose of the optical camera frame in the reference frame: x, y, z in metres, then the '
+        'quaternion x, y, z, w (the arguments of static_transform_publisher).',
+    )
+    reference_frame: str = _parameter(
+        '',
+        'TF frame that is the reference frame itself (where the training LiDAR sat, 1.73 m above '
+        'the ground for KITTI); empty: derive it from base_frame.',
+        live=False,
+    )
+    base_frame: str = _parameter(
+        'base_link',
+        'TF frame fixed to the robot, x forward, z up; gives the camera its height and tilt when '
+        'reference_frame is empty.',
+        live=False,
+    )
+    base_height: float = _parameter(
+        0.0, 'Origin of base_frame above the ground in metres.', ge=-10.0, le=100.0
+    )
+    tf_timeout_s: float = _parameter(
+        2.0, 'With source auto: seconds to wait for TF before mount is used.', ge=0.0, le=3600.0
+    )
+
+    @field_validator('transform')
+    @classmethod
+    def _has_rotation(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if sum(q * q for q in value[3:]) < 1e-12:
+            raise ValueError('the quaternion (numbers 4 to 7) must not be zero')
+        return value
+
+
+class HealthParameters(_Group):
+    """What /diagnostics complains about."""
+
+    latency_budget_ms: float = _parameter(
+        0.0, 'Warn when the median time from stamp to result is above; 0: never.', ge=0.0, le=1e6
+    )
+
+
+class Parameters(_Group):
+    """All parameters of the node, by group; `live` ones take effect from the next image on."""
+
+    autostart: bool = _parameter(
+        True, 'Configure and activate at start; false: wait for lifecycle transitions.', live=False
+    )
+    model: ModelParameters = ModelParameters()
+    device: str = _parameter(
+        'auto', 'Where the network runs: auto, cpu, cuda or cuda:N.', False, pattern=r'^[a-z0-9:]+$'
+    )
+    precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = _parameter(
+        'auto', 'Arithmetic of the network; auto: bf16 on CUDA, fp32 on the CPU.', live=False
+    )
+    image_transport: Literal['raw', 'compressed'] = _parameter(
+        'raw', 'raw: sensor_msgs/Image on image; compressed: CompressedImage on it.', live=False
+    )
+    qos: Literal['reliable', 'sensor_data'] = _parameter(
+        'reliable',
+        'Reliability asked of the image publisher; sensor_data also matches best-effort ones.',
+        live=False,
+    )
+    rectified: Literal['auto', 'true', 'false'] = _parameter(
+        'auto',
+        'true: the pixels are rectified, P alone describes them. false: they are raw, K and D '
+        'describe them. auto: raw if camera_info gives a distortion.',
+    )
+    assume_encoding: str = _parameter(
+        '', "Overrules the encoding that images claim, such as rgb8 for a driver's 8UC3; or empty."
+    )
+    max_age_s: float = _parameter(
+        0.0,
+        'Images older than this when their turn comes are dropped; 0: never.',
+        ge=0.0,
+        le=3600.0,
+    )
+    post: PostParameters = PostParameters()
+    pose: PoseParameters = PoseParameters()
+    health: HealthParameters = HealthParameters()
+
+    @field_validator('rectified', mode='before')
+    @classmethod
+    def _yaml_boolean(cls, value: object) -> object:
+        # In YAML and on the command line a bare true is a boolean.
+        return str(value).lower() if isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One parameter as ROS sees it."""
+
+    name: str
+    default: Any
+    info: FieldInfo
+
+    @property
+    def live(self) -> bool:
+        """Whether a change takes effect without configuring anew."""
+        return bool(self.info.json_schema_extra['live'])  # type: ignore[index,call-overload]
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Least and greatest value, for numbers."""
+        found = {
+            key: getattr(limit, key)
+            for limit in self.info.metadata
+            for key in ('ge', 'le')
+            if hasattr(limit, key)
+        }
+        return (found['ge'], found['le']) if len(found) == 2 else None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Permitted values of an enumeration, else empty."""
+        is_literal = get_origin(self.info.annotation) is Literal
+        return get_args(self.info.annotation) if is_literal else ()
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What `ros2 param describe` shows."""
+        descriptor = ParameterDescriptor(name=self.name, description=self.info.description or '')
+        effect = 'live' if self.live else 'takes effect when the node is configured'
+        rule = f'one of {", ".join(self.choices)}; ' if self.choices else ''
+        descriptor.additional_constraints = rule + effect
+        descriptor.dynamic_typing = self.name == 'rectified'
+        if self.limits:
+            low, high = self.limits
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        return descriptor
+
+
+def declared_parameters(
+    model: type[BaseModel] = Parameters, prefix: str = ''
+) -> Iterator[Declared]:
+    """Yield every parameter with its dotted name, in the order of the classes above."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from declared_parameters(info.annotation, f'{prefix}{name}.')
+        else:
+            default = list(info.default) if isinstance(info.default, tuple) else info.default
+            yield Declared(prefix + name, default, info)
+
+
+def parse_parameters(values: Mapping[str, Any]) -> Parameters:
+    """Validate values by dotted name; what is not named keeps its default.
+
+    Raises:
+        ValueError: one sentence per fault, naming parameter, value and rule.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        branch = tree
+        *groups, leaf = name.split('.')
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[leaf] = value
+    try:
+        return Parameters.model_validate(tree)
+    except ValidationError as error:
+        faults = [
+            f'parameter {".".join(str(p) for p in fault["loc"])} = {fault["input"]!r}: '
+            f'{fault["msg"]}'
+            for fault in error.errors()
+        ]
+        raise ValueError('; '.join(faults)) from None
+
+
+class ParameterHandler:
+    """Declares the parameters on a node and keeps `current`, the last valid set."""
+
+    def __init__(self, node: Node, may_change_all: Callable[[], bool]) -> None:
+        """Declare and read everything, with the overrides from command line and files.
+
+        Args:
+            node: the node.
+            may_change_all: tells whether parameters that are not live may be changed now.
+
+        Raises:
+            ValueError: an override that does not validate.
+            rclpy.exceptions.InvalidParameterTypeException, InvalidParameterValueException: an
+                override of another type, or out of its range.
+        """
+        self._may_change_all = may_change_all
+        self._declared = {declared.name: declared for declared in declared_parameters()}
+        values = {
+            declared.name: _plain(
+                node.declare_parameter(declared.name, declared.default, declared.descriptor()).value
+            )
+            for declared in self._declared.values()
+        }
+        self._values = values
+        self.current = parse_parameters(values)
+        node.add_on_set_parameters_callback(self._validate)
+        node.add_post_set_parameters_callback(self._apply)
+
+    def _validate(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        ours = {p.name: _plain(p.value) for p in changes if p.name in self._declared}
+        fixed = [name for name in ours if not self._declared[name].live]
+        if fixed and not self._may_change_all():
+            name = fixed[0]
+            return SetParametersResult(
+                successful=False,
+                reason=f'parameter {name} = {ours[name]!r}: takes effect when the node is '
+                f'configured, so deactivate and clean up first; it stays {self._values[name]!r}',
+            )
+        try:
+            parse_parameters(self._values | ours)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=f'{error}; nothing was changed')
+        return SetParametersResult(successful=True)
+
+    def _apply(self, changes: Sequence[Parameter]) -> None:
+        ours = {p.name: _plain(p.value) for p in changes if p.name in self._declared}
+        if not ours:
+            return
+        self._values = self._values | ours
+        self.current = parse_parameters(self._values)
+
+
+def _plain(value: Any) -> Any:
+    # rclpy hands arrays out as array.array.
+    return value if isinstance(value, bool | int | float | str) else list(value)

@@ -1,0 +1,156 @@
+"""One image message -> detections: pixels, calibration, pose, network. Runs in the worker thread.
+
+What cannot be used raises `ValueError` (the input is wrong), what is not there yet `LookupError`
+(something is missing); both in one sentence for the log. Nothing here publishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from cmkd_ros.geometry import CameraModel, camera_mount_pose
+from cmkd_ros.ros.conversions import (
+    camera_from_info,
+    check_size,
+    compressed_to_rgb,
+    image_to_rgb,
+    info_key,
+)
+from cmkd_ros.ros.pairing import CameraInfos, stamp_ns
+from cmkd_ros.ros.parameters import Parameters
+from cmkd_ros.ros.pose import PoseChooser, ReferencePose
+
+if TYPE_CHECKING:
+    from cmkd_ros.detector import Detections, Detector
+
+# Size and focal length of KITTI's camera, to warm up with as long as none is known.
+_WARM_UP_P_PX_34 = np.array(
+    [[721.5, 0.0, 609.6, 0.0], [0.0, 721.5, 172.9, 0.0], [0.0, 0.0, 1.0, 0.0]]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SeenFrame:
+    """Everything about one processed image.
+
+    Attributes:
+        image_HW3: uint8 RGB, as received.
+        camera: calibration of these pixels.
+        pose: of the frame in the message's header.
+        detections: in the reference frame.
+    """
+
+    image_HW3: np.ndarray
+    camera: CameraModel
+    pose: ReferencePose
+    detections: Detections
+
+
+class Pipeline:
+    """Turns image messages into detections; keeps what depends on camera and parameters."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        infos: CameraInfos,
+        poses: PoseChooser,
+        decided: Callable[[str, str], None],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            detector: loaded network.
+            infos: camera_infos received so far.
+            poses: source of the camera's pose.
+            decided: called with (subject, decision) whenever a calibration or pose is used that
+                differs from the one before: for the log and diagnostics.
+        """
+        self._detector = detector
+        self._own_post = detector.post
+        self._infos = infos
+        self._poses = poses
+        self._decided = decided
+        self._camera: tuple[tuple, CameraModel] | None = None
+        self._pose_source = ''
+
+    def process(self, message: Image | CompressedImage, parameters: Parameters) -> SeenFrame:
+        """Detect objects in one image.
+
+        Raises:
+            ValueError: image or calibration cannot be used.
+            LookupError: camera_info or pose is missing.
+        """
+        header = message.header
+        if isinstance(message, CompressedImage):
+            image_HW3 = compressed_to_rgb(message)
+        else:
+            image_HW3 = image_to_rgb(message, parameters.assume_encoding)
+        camera = self._camera_for(header.frame_id, header.stamp, parameters)
+        check_size(image_HW3, camera)
+        pose = self._poses.at(parameters.pose, header.frame_id, stamp_ns(header.stamp))
+        if pose.source != self._pose_source:
+            self._pose_source = pose.source
+            self._decided('camera pose', pose.source)
+        self._detector.post = self._own_post
+        self._detector.set_thresholds(
+            _given(parameters.post.score_threshold), _given(parameters.post.nms_iou)
+        )
+        T_network_ref = _rectified_pose(camera, pose.T_cam_ref)
+        return SeenFrame(image_HW3, camera, pose, self._detector(image_HW3, camera, T_network_ref))
+
+    def warm_up(self, parameters: Parameters) -> None:
+        """Run the network once on a black image, of the camera's size if it is known already."""
+        camera = CameraModel.from_projection(_WARM_UP_P_PX_34, 1242, 375)
+        info = self._infos.latest()
+        if info is not None:
+            with contextlib.suppress(ValueError):  # told when an image asks for it
+                camera = camera_from_info(info, parameters.rectified)
+        black_HW3 = np.zeros((camera.height, camera.width, 3), np.uint8)
+        self._detector(black_HW3, camera, camera_mount_pose(1.65))
+
+    def _camera_for(self, frame_id: str, stamp: object, parameters: Parameters) -> CameraModel:
+        info = self._infos.find(frame_id, stamp)
+        if info is None:
+            others = ', '.join(f"'{frame}'" for frame in self._infos.frames())
+            raise LookupError(
+                f"no camera_info of the image's frame '{frame_id}' yet"
+                + (f', only of {others}' if others else '')
+            )
+        key = (frame_id, parameters.rectified, info_key(info))
+        if self._camera is None or self._camera[0] != key:
+            camera = camera_from_info(info, parameters.rectified)
+            self._camera = (key, camera)
+            self._decided('calibration', self._describe(camera, info))
+        return self._camera[1]
+
+    def _describe(self, camera: CameraModel, info: CameraInfo) -> str:
+        state = 'used as it is'
+        if not camera.is_rectified:
+            model = camera.distortion_model or 'no distortion'
+            state = f'undistorted here ({model}, {len(camera.D)} coefficients)'
+        scale = self._detector.focal_scale(camera)
+        resized = '' if scale == 1.0 else f", resized by {scale:.3f} to the model's focal length"
+        return (
+            f"frame '{info.header.frame_id}': {camera.width}x{camera.height}, "
+            f'fx {camera.fx_px:.1f} px, {state}{resized}'
+        )
+
+
+def _given(value: float) -> float | None:
+    return None if value < 0 else value
+
+
+def _rectified_pose(camera: CameraModel, T_cam_ref: np.ndarray) -> np.ndarray:
+    """The pose of the camera whose pixels the network sees, turned by camera_info's R when the
+    image is rectified here."""
+    if camera.is_rectified:
+        return T_cam_ref
+    rectify_44 = np.eye(4)
+    rectify_44[:3, :3] = camera.R_33
+    return rectify_44 @ T_cam_ref

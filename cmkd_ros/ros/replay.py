@@ -1,0 +1,125 @@
+"""A bag through the real node, in lock-step: every image is answered once, on any machine.
+
+The node runs in its own process and is talked to over DDS only, as on the robot; but the next
+image is sent when the last one was answered, so that a slow computer gives the same result as a
+fast one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.serialization import deserialize_message
+from vision_msgs.msg import Detection3DArray
+
+from cmkd_ros.geometry import CameraModel, invert_se3, matrix_to_quaternion
+from cmkd_ros.ros.camera_bag import BagImage, open_camera_bag
+from cmkd_ros.ros.conversions import camera_from_info
+from cmkd_ros.ros.exchange import Exchange
+from cmkd_ros.ros.parameters import parse_parameters
+from cmkd_ros.ros.pose import PoseChooser, ReferencePose
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayedFrame:
+    """One image of the bag and the node's answer.
+
+    Attributes:
+        frame_id: name of the frame in its data set.
+        stamp_ns: of the image, and so of the answer.
+        message: the answer; `message_cdr` the same as it came over the wire.
+        camera: calibration of the image.
+        pose: that the node was given.
+        latency_ms: from before publishing the image to having received the answer.
+    """
+
+    frame_id: str
+    stamp_ns: int
+    message: Detection3DArray
+    message_cdr: bytes
+    camera: CameraModel
+    pose: ReferencePose
+    latency_ms: float
+
+
+def replay_bag(
+    bag: Path,
+    *,
+    model: Path,
+    device: str = 'auto',
+    precision: str = 'fp32',
+    parameters: Mapping[str, Any] | None = None,
+    reference_frame: str = 'velodyne',
+    image_topic: str = '',
+    info_topic: str = '',
+    timeout_s: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ReplayedFrame]:
+    """Send every image of a bag through the node.
+
+    Args:
+        bag: rosbag2 folder.
+        model: bundle.
+        device, precision: as the node's parameters.
+        parameters: further parameters of the node by dotted name, such as a camera mount.
+        reference_frame: TF frame of the bag that is the reference frame; where the bag has no
+            such transforms, the pose follows from `parameters`.
+        image_topic, info_topic: empty for the only one in the bag.
+        timeout_s: for the answer to one image.
+        progress: called with (images answered, images in all).
+
+    Returns:
+        One entry an image, in order of recording.
+
+    Raises:
+        FileNotFoundError, ValueError: model or bag that cannot be used.
+        RuntimeError: the node did not start, refused the model or ended; gives its last error.
+        TimeoutError: an image was not answered; gives the node's last error.
+    """
+    from cmkd_ros.checkpoint import load_bundle
+
+    bundle = load_bundle(model)
+    given = {'pose.reference_frame': reference_frame, 'pose.tf_timeout_s': 0.0}
+    given |= dict(parameters or {})
+    given |= {'model.path': str(model), 'device': device, 'precision': precision}
+    settings = parse_parameters(given)
+    with open_camera_bag(bag, image_topic, info_topic) as camera_bag:
+        poses = PoseChooser(bundle.reference_height_m, camera_bag.transforms)
+        frames: list[ReplayedFrame] = []
+        # The node is told the pose outright: transforms would arrive at their own time.
+        with Exchange(given | {'pose.source': 'transform'}, timeout_s) as exchange:
+            for image in camera_bag:
+                pose = poses.at(settings.pose, image.camera_frame, image.stamp_ns)
+                previous = frames[-1] if frames else None
+                frames.append(_replay_image(exchange, image, pose, previous, settings.rectified))
+                if progress:
+                    progress(len(frames), len(camera_bag))
+            exchange.expect_nothing_more()
+    return frames
+
+
+def _replay_image(
+    exchange: Exchange,
+    image: BagImage,
+    pose: ReferencePose,
+    previous: ReplayedFrame | None,
+    rectified: str,
+) -> ReplayedFrame:
+    if previous is None or not np.array_equal(pose.T_cam_ref, previous.pose.T_cam_ref):
+        T_ref_cam = invert_se3(pose.T_cam_ref)
+        numbers = [*T_ref_cam[:3, 3], *matrix_to_quaternion(T_ref_cam[:3, :3])]
+        exchange.set_parameters({'pose.transform': [float(number) for number in numbers]})
+    answer_cdr, latency_ms = exchange.ask(image.image_cdr, image.info_cdr, image.stamp_ns)
+    return ReplayedFrame(
+        image.frame_id,
+        image.stamp_ns,
+        deserialize_message(answer_cdr, Detection3DArray),
+        answer_cdr,
+        camera_from_info(image.info, rectified),
+        pose,
+        latency_ms,
+    )

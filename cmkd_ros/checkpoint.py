@@ -216,5 +216,5 @@ def _digest(document: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> st
     for key in sorted(tensors):
         tensor = tensors[key]
         digest.update(f'{key} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(memoryview(tensor.reshape(-1).numpy()).cast('B') if tensor.numel() else b'')
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

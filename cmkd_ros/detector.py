@@ -63,11 +63,13 @@ class Detector:
         Raises:
             ValueError: unknown precision, no CUDA device, or a network without head.
         """
-        if network.head is None:
+        head = network.head
+        if head is None:
             raise ValueError('a stage-1 student has no head and cannot detect; distil stage 2')
         self.device = _pick_device(device)
         self.precision = _pick_precision(precision, self.device)
         self.network = network.to(self.device).eval()
+        self._head = head
         self.class_names = class_names
         self.post = post
         self.train_fx_px = train_fx_px
@@ -134,7 +136,7 @@ class Detector:
         ref_to_cam = to_tensor(np.asarray(T_cam_ref, np.float64)).float()[None].to(self.device)
         with self._autocast():
             output = self.network(image_13HW, cam_to_img, ref_to_cam)
-        found = find_boxes(self.network.head, output.head, self.post)[0]
+        found = find_boxes(self._head, output.head, self.post)[0]
         return Detections(
             boxes=Boxes3D(found.boxes_K7.double().cpu().numpy()),
             scores_N=found.scores_K.double().cpu().numpy(),

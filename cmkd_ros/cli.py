@@ -1,0 +1,283 @@
+"""The command `cmkd`: parses arguments, calls one function, prints what came of it.
+
+Exit codes: 0 done, 1 interrupted or failed while running, 2 bad input (one sentence on stderr).
+Everything heavy is imported inside the commands, so that `cmkd --help` is quick and each command
+needs only its own dependencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `cmkd` with `arguments` (default: the process's) and return its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stderr)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print('cmkd: interrupted', file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f'cmkd: {error}', file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(
+            f"cmkd: {options.command} needs '{error.name}', which is not installed here; "
+            'see the README (Install)',
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+def _info(options: argparse.Namespace) -> None:
+    from cmkd_ros.checkpoint import load_bundle
+
+    bundle = load_bundle(options.file)
+    parameters = sum(t.numel() for t in bundle.tensors.values() if t.is_floating_point())
+    print(
+        json.dumps(
+            {
+                'file': str(options.file),
+                'kind': bundle.kind,
+                'stage': None if bundle.kind == 'teacher' else 2 if bundle.with_head else 1,
+                'parameters': parameters,
+                'train_fx_px': bundle.train_fx_px,
+                'reference_height_m': bundle.reference_height_m,
+                'spec': bundle.spec,
+                'provenance': bundle.provenance,
+            },
+            indent=2,
+        )
+    )
+
+
+def _detect(options: argparse.Namespace) -> None:
+    from cmkd_ros.detect_image import detect_image
+
+    rows = detect_image(
+        options.model, options.image, options.calib, options.out, options.device, options.score
+    )
+    text = json.dumps(rows, indent=1)
+    if options.json:
+        options.json.write_text(text + '\n')
+    for row in rows:
+        x, y, z, length, width, height, yaw = row['box']
+        print(
+            f'{row["class"]:<12} {row["score"]:.2f}  at ({x:6.2f}, {y:6.2f}, {z:5.2f}) m  '
+            f'{length:.2f} x {width:.2f} x {height:.2f} m  yaw {yaw:5.2f} rad'
+        )
+    print(f'{len(rows)} objects' + (f'; pictures in {options.out}' if options.out else ''))
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.data.synthetic import generate_drive
+
+    with _progress('rendering', options.frames) as step:
+        root = generate_drive(
+            options.out,
+            options.frames,
+            options.seed,
+            width=options.width,
+            height=options.height,
+            workers=options.workers,
+            progress=step,
+        )
+    print(root)
+
+
+def _train_teacher(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.engine.train import train_teacher
+
+    print(train_teacher(options.recipe, tuple(options.overrides), options.out, options.resume))
+
+
+def _distill(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.engine.train import distill
+
+    print(distill(options.recipe, tuple(options.overrides), options.out, options.resume))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.evaluate import evaluate_bundle
+
+    with _progress('evaluating') as step:
+        report = evaluate_bundle(
+            options.model,
+            options.data,
+            options.split,
+            out=options.out,
+            device=options.device,
+            precision=options.precision,
+            progress=step,
+        )
+    _show_report(report, options)
+
+
+def _eval_kitti(options: argparse.Namespace) -> None:
+    from cmkd_ros.evaluation.report import evaluate_folders, write_plots
+
+    report = evaluate_folders(options.labels, options.results, options.frames)
+    _show_report(report, options)
+    if options.plots:
+        write_plots(report, options.plots)
+
+
+def _show_report(report: Any, options: argparse.Namespace) -> None:
+    from cmkd_ros.evaluation.report import print_table, write_json
+
+    print_table(report, recall=getattr(options, 'recall', 40))
+    if options.json:
+        write_json(report, options.json)
+        print(options.json)
+
+
+def _make_bag(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.data.bag import make_bag
+
+    with _progress('writing') as step:
+        print(make_bag(options.kitti, options.out, frames=options.frames, progress=step))
+
+
+def _eval_bag(options: argparse.Namespace) -> None:
+    from cmkd_ros.ros.replay import evaluate_bag
+
+    with _progress('replaying') as step:
+        result = evaluate_bag(
+            options.bag,
+            options.model,
+            options.labels,
+            out=options.out,
+            device=options.device,
+            progress=step,
+        )
+    _show_report(result, options)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from cmkd_ros.ros.replay import evaluate_bag
+    from cmkd_ros.training.demo import run_demo
+
+    run_demo(options.out, kitti=options.kitti, quick=options.quick, evaluate_bag=evaluate_bag)
+
+
+@contextmanager
+def _progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; yields a function to call with (done, of how many)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='cmkd', description='3D detection with one camera, learned from LiDAR (CMKD).'
+    )
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], help: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help)
+        command.set_defaults(run=run)
+        return command
+
+    _add_runtime_commands(add)
+    _add_training_commands(add)
+    _add_evaluation_commands(add)
+    return parser
+
+
+def _add_runtime_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    demo = add('demo', _demo, 'synthetic drive -> teacher -> student -> bag -> node -> pictures')
+    demo.add_argument('--out', type=Path, default=Path('demo_output'), help='default: %(default)s')
+    demo.add_argument('--kitti', type=Path, help='a KITTI folder instead of the synthetic drive')
+    demo.add_argument('--quick', action='store_true', help='a minute of training: shows the wires')
+
+    info = add('info', _info, 'what a bundle is: network, provenance, metrics')
+    info.add_argument('file', type=Path)
+
+    detect = add('detect', _detect, 'one picture -> boxes')
+    detect.add_argument('--model', type=Path, required=True, help='student bundle (*.cmkd)')
+    detect.add_argument('--image', type=Path, required=True)
+    detect.add_argument('--calib', type=Path, required=True, help='KITTI calibration file')
+    detect.add_argument('--out', type=Path, help='folder for an overlay and a BEV picture')
+    detect.add_argument('--json', type=Path, help='write the boxes there')
+    detect.add_argument('--score', type=float, help="score threshold; default: the bundle's")
+    _add_device(detect)
+
+    synth = add('synth', _synth, 'a synthetic drive in KITTI layout')
+    synth.add_argument('--out', type=Path, required=True)
+    synth.add_argument('--frames', type=int, required=True)
+    synth.add_argument('--seed', type=int, default=0)
+    synth.add_argument('--width', type=int, default=1242)
+    synth.add_argument('--height', type=int, default=375)
+    synth.add_argument('--workers', type=int, default=2, help='processes; default: %(default)s')
+
+
+def _add_training_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    for name, run, text in (
+        ('train-teacher', _train_teacher, 'train a LiDAR teacher on labelled frames'),
+        ('distill', _distill, 'distil a teacher into a camera student'),
+    ):
+        command = add(name, run, text)
+        command.add_argument('recipe', help='a YAML file, or the name of a recipe of the package')
+        command.add_argument('overrides', nargs='*', metavar='key=value', help='recipe overrides')
+        command.add_argument('--out', type=Path, required=True, help='folder of the run')
+        command.add_argument('--resume', action='store_true', help='go on with the run in --out')
+
+
+def _add_evaluation_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    evaluate = add('evaluate', _evaluate, 'network -> KITTI results -> AP')
+    evaluate.add_argument('--model', type=Path, required=True, help='student or teacher bundle')
+    evaluate.add_argument('--data', type=Path, required=True, help='KITTI folder')
+    evaluate.add_argument('--split', type=Path, help='frame list; default: every image')
+    evaluate.add_argument('--precision', default='fp32')
+    evaluate.add_argument('--out', type=Path, help='folder for results and pictures')
+    _add_device(evaluate)
+
+    eval_kitti = add('eval-kitti', _eval_kitti, 'KITTI AP of result files')
+    eval_kitti.add_argument('--labels', type=Path, required=True)
+    eval_kitti.add_argument('--results', type=Path, required=True)
+    eval_kitti.add_argument('--frames', type=Path, help='frame list; default: every result file')
+    eval_kitti.add_argument('--plots', type=Path, help='folder for precision-recall pictures')
+
+    make_bag = add('make-bag', _make_bag, 'KITTI layout -> rosbag2')
+    make_bag.add_argument('kitti', type=Path)
+    make_bag.add_argument('--out', type=Path, required=True)
+    make_bag.add_argument('--frames', type=Path, help='frame list; default: every image')
+
+    eval_bag = add('eval-bag', _eval_bag, 'bag -> node -> AP, latency, drops')
+    eval_bag.add_argument('--model', type=Path, required=True)
+    eval_bag.add_argument('--bag', type=Path, required=True)
+    eval_bag.add_argument('--labels', type=Path, required=True)
+    eval_bag.add_argument('--out', type=Path, help='folder for results and the detection bag')
+    _add_device(eval_bag)
+
+    for command in (evaluate, eval_kitti, eval_bag):
+        command.add_argument('--recall', type=int, choices=(40, 11), default=40)
+        command.add_argument('--json', type=Path, help='write every number there')
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

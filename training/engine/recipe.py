@@ -1,0 +1,183 @@
+"""Run recipes: YAML files that say everything a training run does, read once, at the edge.
+
+A recipe may name a `base` (another YAML file beside it); mappings are merged key by key. Command
+line overrides `a.b=value` come last, their values read as YAML. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from cmkd_ros.model.spec import StrictModel, parse_model
+
+RECIPES = Path(__file__).resolve().parents[1] / 'recipes'
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class SourceSpec(StrictModel):
+    """One set of frames in KITTI layout."""
+
+    root: Path  # holds `folder`/image_2, velodyne, calib, label_2
+    frames: Path | None = None  # list file, relative to root; none: every image in the folder
+    folder: str = 'training'
+    labelled: bool = True  # False: labels are not read even where they exist
+
+
+class DataSpec(StrictModel):
+    """What is read, and how it becomes batches."""
+
+    sources: tuple[SourceSpec, ...] = Field(min_length=1)
+    canvas_hw: tuple[Positive, Positive] | None = None  # none: the batch's largest image
+    workers: Annotated[int, Field(ge=0)] = 0
+    keep_in_memory: bool = False
+
+
+class OptimiserSpec(StrictModel):
+    """AdamW under a one-cycle schedule; defaults are the official student's."""
+
+    epochs: Positive
+    batch_size: Positive = 4
+    lr_max: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Weight = 0.01
+    clip_norm: Annotated[float, Field(gt=0)] = 10.0
+    warm_up: Fraction = 0.4  # part of the run before the highest rate
+    div_factor: Annotated[float, Field(gt=0)] = 10.0
+    final_div_factor: Annotated[float, Field(gt=0)] = 1000.0
+    momentum: tuple[Fraction, Fraction] = (0.85, 0.95)  # AdamW's beta1, cycled
+    beta2: Fraction = 0.999
+    precision: Literal['fp32', 'bf16'] = 'fp32'
+
+
+class RunRecipe(StrictModel):
+    """What every run has."""
+
+    name: str
+    seed: int = 0
+    data: DataSpec
+    optimiser: OptimiserSpec
+    device: Literal['auto', 'cpu', 'cuda'] = 'auto'
+
+
+class TeacherAugment(StrictModel):
+    """Random changes of points and boxes while a teacher learns; 0 or empty switches one off."""
+
+    flip: Fraction = 0.5
+    rotation_rad: Annotated[float, Field(ge=0)] = 0.785
+    scale: tuple[float, float] = (0.95, 1.05)
+    shuffle: bool = True
+
+
+class TeacherWeights(StrictModel):
+    """Weights of the teacher's supervised loss terms."""
+
+    cls: Weight = 1.0
+    box: Weight = 2.0
+    dir: Weight = 0.2
+
+
+class TeacherRecipe(RunRecipe):
+    """Supervised training of a LiDAR teacher."""
+
+    task: Literal['teacher']
+    teacher: str  # name in config/teachers, or a YAML file
+    augment: TeacherAugment = TeacherAugment()
+    weights: TeacherWeights = TeacherWeights()
+
+
+class DistillWeights(StrictModel):
+    """Weights of the distillation losses; defaults are the official SECOND student's."""
+
+    bev: Weight = 32.0
+    depth: Weight = 0.5
+    cls: Weight = 2.0
+    box: Weight = 2.0
+    dir: Weight = 0.4
+
+
+class DistillRecipe(RunRecipe):
+    """Distillation of a teacher into a camera student; stage 1 features, stage 2 responses too."""
+
+    task: Literal['distill']
+    stage: Literal[1, 2]
+    student: str  # name in config/students, or a YAML file
+    teacher: Path  # teacher bundle
+    init: Path | None = None  # stage-1 student bundle whose weights stage 2 starts from
+    flip: Fraction = 0.5
+    redraw_empty: bool = False  # labelled frame without a box in range: take another one
+    weights: DistillWeights = DistillWeights()
+
+    @model_validator(mode='after')
+    def _stage_fits_init(self) -> DistillRecipe:
+        if self.stage == 1 and self.init is not None:
+            raise ValueError('init is for stage 2; stage 1 starts from fresh weights')
+        return self
+
+
+def load_recipe(name_or_path: str | Path, overrides: tuple[str, ...] = ()) -> RunRecipe:
+    """Read a recipe by path, or by name from `training/recipes/`.
+
+    Args:
+        name_or_path: 'x.yaml', or the name of a recipe that comes with the package.
+        overrides: 'a.b=value' each; list items by number ('data.sources.0.root=/kitti').
+
+    Raises:
+        FileNotFoundError: no such recipe; lists those that come with the package.
+        ValueError: names file, key, value and rule.
+    """
+    path = Path(name_or_path)
+    if path.suffix != '.yaml':
+        path = RECIPES / f'{name_or_path}.yaml'
+    data = _read_with_base(path)
+    for override in overrides:
+        _apply_override(data, override)
+    kinds: dict[str, type[RunRecipe]] = {'teacher': TeacherRecipe, 'distill': DistillRecipe}
+    kind = kinds.get(str(data.get('task')))
+    if kind is None:
+        raise ValueError(f'{path}: task = {data.get("task")!r}: expected teacher or distill')
+    return parse_model(kind, data, str(path))
+
+
+def _read_with_base(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        known = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
+        raise FileNotFoundError(f'{path}: no such recipe; those of the package: {known}')
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path}: not valid YAML: {error}') from None
+    if not isinstance(data, dict):
+        raise ValueError(f'{path}: a recipe is a mapping of keys to values')
+    base = data.pop('base', None)
+    return _merge(_read_with_base(path.parent / base), data) if base else data
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition('=')
+    if not separator or not dotted:
+        raise ValueError(f"override '{override}': expected key=value, such as seed=1")
+    *parents, last = dotted.split('.')
+    node: Any = data
+    try:
+        for name in parents:
+            node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
+        value = yaml.safe_load(text)
+        if isinstance(node, list):
+            node[int(last)] = value
+        else:
+            node[last] = value
+    except (AttributeError, IndexError, TypeError, ValueError, yaml.YAMLError):
+        raise ValueError(f"override '{override}': the recipe has no place {dotted}") from None

@@ -1,0 +1,115 @@
+"""One training run: recipe -> data, modules, Lightning trainer -> a bundle in the output folder.
+
+The folder holds recipe.yaml, checkpoints/last.ckpt, logs/ (TensorBoard and CSV) and at the end the
+bundle. A run that was cut off goes on from its last checkpoint with `resume`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from cmkd_ros.training.engine.module import TrainingModule
+from cmkd_ros.training.engine.progress import ProgressLines
+from cmkd_ros.training.engine.recipe import RunRecipe
+
+LOG = logging.getLogger('cmkd.train')
+
+
+def open_run_folder(out: Path, recipe: RunRecipe, resume: bool) -> Path | None:
+    """Prepare the output folder and find the checkpoint to go on from.
+
+    Args:
+        out: folder of the run.
+        recipe: resolved recipe, written to out/recipe.yaml.
+        resume: go on with an earlier run of the same recipe in `out`.
+
+    Returns:
+        The checkpoint to resume from, None to start afresh.
+
+    Raises:
+        FileExistsError: the folder has content and `resume` is off.
+        ValueError: the folder holds a run of another recipe.
+    """
+    document = recipe.model_dump(mode='json')
+    written = out / 'recipe.yaml'
+    if out.exists() and any(out.iterdir()):
+        if not resume:
+            raise FileExistsError(
+                f'{out}: the folder exists and is not empty; choose another --out, '
+                'or go on with the run in it with --resume'
+            )
+        if written.is_file() and yaml.safe_load(written.read_text()) != document:
+            raise ValueError(
+                f'{written}: the run there has another recipe; resume it with the same recipe and '
+                'overrides, or choose another --out'
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    written.write_text(yaml.safe_dump(document, sort_keys=False))
+    last = out / 'checkpoints' / 'last.ckpt'
+    return last if last.is_file() else None
+
+
+def fit(
+    module: TrainingModule,
+    loader: torch.utils.data.DataLoader,
+    recipe: RunRecipe,
+    out: Path,
+    checkpoint: Path | None,
+) -> dict[str, float]:
+    """Train `module` to the end of its schedule.
+
+    Args:
+        module: the network and its losses.
+        loader: training batches.
+        recipe: epochs, precision, device, seed.
+        out: the run's folder.
+        checkpoint: resume from here; None starts afresh.
+
+    Returns:
+        The last logged metrics by name.
+    """
+    for noisy in ('lightning.pytorch', 'lightning.fabric'):
+        logging.getLogger(noisy).setLevel(logging.WARNING)  # after its import, which sets INFO
+    warnings.filterwarnings('ignore', module='lightning.*')
+    interactive = sys.stderr.isatty()
+    keep = ModelCheckpoint(
+        dirpath=out / 'checkpoints', save_last=True, save_top_k=0, every_n_epochs=1,
+        save_on_train_epoch_end=True,
+    )  # fmt: skip
+    trainer = lightning.Trainer(
+        accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[recipe.device],
+        devices='auto' if recipe.device != 'cpu' else 1,
+        max_epochs=recipe.optimiser.epochs,
+        precision='bf16-mixed' if recipe.optimiser.precision == 'bf16' else '32-true',
+        gradient_clip_val=recipe.optimiser.clip_norm,
+        logger=[
+            TensorBoardLogger(out, name='logs', version='tensorboard'),
+            CSVLogger(out, name='logs', version='csv'),
+        ],
+        callbacks=[keep, TQDMProgressBar() if interactive else ProgressLines()],
+        enable_progress_bar=interactive,
+        enable_model_summary=False,
+        log_every_n_steps=1 if len(loader) < 50 else 10,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # ours already gives every process its share
+    )
+    trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint, weights_only=False)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def write_metrics(out: Path, metrics: dict[str, Any]) -> None:
+    """Write the run's last metrics to out/metrics.json."""
+    (out / 'metrics.json').write_text(json.dumps(metrics, indent=1, sort_keys=True) + '\n')

@@ -1,0 +1,242 @@
+"""The two training commands, `train_teacher` and `distill`: from a recipe to a bundle."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from statistics import median
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from cmkd_ros.checkpoint import Bundle, load_bundle, load_strictly, save_bundle
+from cmkd_ros.kitti_files import read_frame_list
+from cmkd_ros.model.spec import NetworkSpec, load_spec, parse_model
+from cmkd_ros.model.student import Student, build_student
+from cmkd_ros.training.data.augment import RandomFlip, TeacherAugmentation
+from cmkd_ros.training.data.frames import Augmentation, ConcatFrames, Range
+from cmkd_ros.training.data.kitti import KittiFrames
+from cmkd_ros.training.data.loader import make_loader
+from cmkd_ros.training.data.sample import Batch
+from cmkd_ros.training.engine.distill_module import DistillModule
+from cmkd_ros.training.engine.initialise import copy_matching
+from cmkd_ros.training.engine.provenance import describe_run
+from cmkd_ros.training.engine.recipe import (
+    DataSpec,
+    DistillRecipe,
+    RunRecipe,
+    SourceSpec,
+    TeacherRecipe,
+    load_recipe,
+)
+from cmkd_ros.training.engine.run import fit, open_run_folder, write_metrics
+from cmkd_ros.training.engine.teacher_module import TeacherModule
+from cmkd_ros.training.teacher.pointpillars import PointPillars, build_teacher
+from cmkd_ros.training.teacher.spec import TeacherSpec, load_teacher_spec
+
+LOG = logging.getLogger('cmkd.train')
+
+
+def train_teacher(
+    recipe_name: str | Path, overrides: tuple[str, ...], out: Path, resume: bool = False
+) -> Path:
+    """Train a LiDAR teacher on labelled frames.
+
+    Args:
+        recipe_name: recipe file or name; its task is `teacher`.
+        overrides: 'key=value' changes to the recipe.
+        out: folder of the run.
+        resume: go on with the run in `out`.
+
+    Returns:
+        The bundle `out`/teacher.cmkd.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: one sentence on what is wrong and where.
+    """
+    recipe = load_recipe(recipe_name, overrides)
+    if not isinstance(recipe, TeacherRecipe):
+        raise ValueError(f'{recipe_name}: not a recipe for a teacher; use `cmkd distill` for it')
+    spec = load_teacher_spec(recipe.teacher)
+    frames = open_frames(recipe.data, spec.classes, spec.grid.range_m, with_depth=False)
+    checkpoint = open_run_folder(out, recipe, resume)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    teacher = build_teacher(spec, with_head=True)
+    augment = TeacherAugmentation(
+        flip_probability=recipe.augment.flip,
+        rotation_rad=recipe.augment.rotation_rad,
+        scale=recipe.augment.scale,
+        shuffle=recipe.augment.shuffle,
+    )
+    LOG.info('training teacher %s on %d frames', spec.name, len(frames))
+    loader = _loader(frames, recipe, augment, depth_stride=8, redraw_empty=True)
+    metrics = fit(
+        TeacherModule(teacher, recipe.optimiser, recipe.weights),
+        loader,
+        recipe,
+        out,
+        checkpoint,
+    )
+    write_metrics(out, metrics)
+    bundle = Bundle(
+        kind='teacher',
+        spec=spec.model_dump(mode='json'),
+        tensors=teacher.state_dict(),
+        provenance=describe_run(recipe, frames.frame_ids) | {'metrics': metrics},
+    )
+    return save_bundle(out / 'teacher.cmkd', bundle)
+
+
+def distill(
+    recipe_name: str | Path, overrides: tuple[str, ...], out: Path, resume: bool = False
+) -> Path:
+    """Distil a teacher into a camera student, one stage.
+
+    Arguments, errors: as `train_teacher`, with a recipe whose task is `distill`.
+
+    Returns:
+        The bundle `out`/student.cmkd; after stage 1 it has no head.
+    """
+    recipe = load_recipe(recipe_name, overrides)
+    if not isinstance(recipe, DistillRecipe):
+        raise ValueError(f'{recipe_name}: not a recipe for a student; use `cmkd train-teacher`')
+    spec = load_spec(recipe.student)
+    teacher_bundle = load_bundle(recipe.teacher)
+    teacher_spec, teacher = build_teacher_of(teacher_bundle, with_head=recipe.stage == 2)
+    frames = open_frames(
+        recipe.data, spec.classes, teacher_spec.grid.range_m, with_depth=recipe.weights.depth > 0
+    )
+    checkpoint = open_run_folder(out, recipe, resume)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    student = build_student(spec, with_head=recipe.stage == 2)
+    if recipe.stage == 2 and checkpoint is None:
+        initialise_stage_2(student, teacher_bundle, recipe.init)
+    LOG.info(
+        'distilling %s into %s, stage %d, %d frames',
+        teacher_spec.name, spec.name, recipe.stage, len(frames),
+    )  # fmt: skip
+    loader = _loader(
+        frames, recipe, RandomFlip(recipe.flip), spec.image.stride_px, recipe.redraw_empty
+    )
+    module = DistillModule(student, teacher, spec, recipe.optimiser, recipe.weights)
+    metrics = fit(module, loader, recipe, out, checkpoint)
+    write_metrics(out, metrics)
+    return save_bundle(
+        out / 'student.cmkd',
+        _student_bundle(student, spec, recipe, frames, teacher_bundle, metrics),
+    )
+
+
+def open_frames(
+    data: DataSpec, classes: tuple[str, ...], range_m: Range, with_depth: bool
+) -> ConcatFrames:
+    """The frames of a recipe, labelled and unlabelled sources one after the other."""
+    return ConcatFrames(
+        [
+            KittiFrames(
+                source.root,
+                _frames_of(source),
+                classes,
+                split_folder=source.folder,
+                range_m=range_m,
+                with_points=True,
+                with_depth=with_depth,
+                labelled=source.labelled,
+                cache=data.keep_in_memory,
+            )
+            for source in data.sources
+        ]
+    )
+
+
+def build_teacher_of(bundle: Bundle, with_head: bool) -> tuple[TeacherSpec, PointPillars]:
+    """Spec and network of a teacher bundle; without head when only its BEV map is wanted.
+
+    Raises:
+        ValueError: the bundle is a student, or its weights do not fit.
+    """
+    if bundle.kind != 'teacher':
+        raise ValueError(
+            f'{bundle.source}: a camera student was given where a LiDAR teacher is needed; '
+            'train one with `cmkd train-teacher`'
+        )
+    spec = parse_model(TeacherSpec, bundle.spec, f'{bundle.source} (spec)')
+    teacher = build_teacher(spec, with_head=True)
+    load_strictly(teacher, bundle.tensors, bundle.source)
+    if not with_head:
+        teacher.bev_backbone = teacher.head = None
+    return spec, teacher
+
+
+def initialise_stage_2(student: Student, teacher: Bundle, stage_1: Path | None) -> None:
+    """Start a stage-2 student: the teacher's BEV backbone and head, then the stage-1 weights.
+
+    Raises:
+        ValueError: a stage-1 bundle that does not fit, or one that is a teacher.
+    """
+    parts = ('bev_backbone.', 'head.')
+    LOG.info('%s', copy_matching(student, teacher.tensors, parts, teacher.source))
+    if stage_1 is None:
+        return
+    bundle = load_bundle(stage_1)
+    _ = bundle.network_spec  # a teacher is refused here
+    trained = [name for name, _ in student.named_children() if f'{name}.' not in parts]
+    prefixes = tuple(f'{name}.' for name in trained)
+    LOG.info('%s', copy_matching(student, bundle.tensors, prefixes, bundle.source))
+
+
+def _frames_of(source: SourceSpec) -> list[str]:
+    if source.frames is not None:
+        return list(read_frame_list(source.root / source.frames))
+    folder = source.root / source.folder / 'image_2'
+    frames = sorted(path.stem for path in folder.glob('*.png'))
+    if not frames:
+        raise FileNotFoundError(f'{folder}: no *.png images there (data.sources root or folder)')
+    return frames
+
+
+def _loader(
+    frames: ConcatFrames,
+    recipe: RunRecipe,
+    augment: Augmentation,
+    depth_stride: int,
+    redraw_empty: bool,
+) -> DataLoader[Batch]:
+    return make_loader(
+        frames,
+        recipe.optimiser.batch_size,
+        recipe.seed,
+        workers=recipe.data.workers,
+        augment=augment,
+        canvas=recipe.data.canvas_hw,
+        depth_stride=depth_stride,
+        redraw_empty=redraw_empty,
+        rank=int(os.environ.get('RANK', 0)),
+        world_size=int(os.environ.get('WORLD_SIZE', 1)),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _student_bundle(
+    student: Student,
+    spec: NetworkSpec,
+    recipe: DistillRecipe,
+    frames: ConcatFrames,
+    teacher: Bundle,
+    metrics: dict[str, float],
+) -> Bundle:
+    # The focal length of the training camera: of up to 100 frames, as KITTI's differ a little.
+    step = max(1, len(frames) // 100)
+    focal = [float(frames[i].cam_to_img_34[0, 0]) for i in range(0, len(frames), step)]
+    provenance = describe_run(recipe, frames.frame_ids)
+    provenance |= {'metrics': metrics, 'teacher': teacher.provenance}
+    return Bundle(
+        kind='student',
+        spec=spec.model_dump(mode='json'),
+        tensors=student.state_dict(),
+        with_head=recipe.stage == 2,
+        train_fx_px=median(focal),
+        provenance=provenance,
+    )

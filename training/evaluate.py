@@ -1,0 +1,170 @@
+"""From a bundle and a KITTI folder to result files, AP and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cmkd_ros.checkpoint import Bundle, load_bundle
+from cmkd_ros.detector import Detections, Detector
+from cmkd_ros.evaluation.kitti_ap import KittiReport
+from cmkd_ros.evaluation.kitti_results import to_kitti_results
+from cmkd_ros.evaluation.report import evaluate_folders
+from cmkd_ros.evaluation.visualize import draw_boxes, plot_bev, write_png
+from cmkd_ros.geometry import Boxes3D, CameraModel
+from cmkd_ros.kitti_files import read_frame_list, write_results
+from cmkd_ros.model.post import find_boxes
+from cmkd_ros.training.data.kitti import KittiFrames
+from cmkd_ros.training.data.sample import Sample
+from cmkd_ros.training.engine.train import build_teacher_of
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate_bundle(
+    model: Path,
+    data: Path,
+    split: Path | None = None,
+    *,
+    out: Path | None = None,
+    device: str = 'auto',
+    precision: str = 'fp32',
+    pictures: int = 8,
+    progress: Progress | None = None,
+) -> KittiReport:
+    """KITTI AP of a student or teacher bundle on labelled frames.
+
+    Args:
+        model: bundle; a teacher is given the scans, a student only the images.
+        data: KITTI folder: holds `training/image_2`, ... or `image_2`, ... itself.
+        split: frame list; None takes every image.
+        out: new folder for `results/*.txt` and `pictures/*.png`; None keeps neither.
+        device, precision: as `Detector`.
+        pictures: number of frames to draw, evenly spread; needs `out`.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        FileExistsError: `out` exists and is not empty.
+        FileNotFoundError, ValueError: a bundle, list or frame that is wrong; the message names it.
+    """
+    bundle = load_bundle(model)
+    folder, frames = find_frames(data, split)
+    predict = _predictor(bundle, device, precision)
+    dataset = KittiFrames(
+        folder.parent,
+        frames,
+        predict.classes,
+        split_folder=folder.name,
+        with_points=predict.needs_points,
+        range_m=predict.range_m,
+    )
+    drawn = set(np.linspace(0, len(frames) - 1, min(pictures, len(frames)), dtype=int).tolist())
+    with _result_folder(out) as place:
+        (place / 'results').mkdir()
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            camera = camera_of(sample)
+            found = predict(sample, camera)
+            results = to_kitti_results(
+                found.boxes, found.scores_N, found.class_names, camera, sample.ref_to_cam_44
+            )
+            write_results(place / 'results' / f'{sample.frame_id}.txt', results)
+            if out is not None and index in drawn:
+                draw_frame(place / 'pictures', sample, found)
+            if progress:
+                progress(index + 1, len(dataset))
+        return evaluate_folders(folder / 'label_2', place / 'results')
+
+
+def find_frames(data: Path, split: Path | None) -> tuple[Path, list[str]]:
+    """The folder that holds image_2 and the frames to read from it.
+
+    Raises:
+        FileNotFoundError: neither `data`/training/image_2 nor `data`/image_2 exists.
+        ValueError: no frames.
+    """
+    folder = data / 'training' if (data / 'training' / 'image_2').is_dir() else data
+    if not (folder / 'image_2').is_dir():
+        raise FileNotFoundError(
+            f'{data}: expected training/image_2 or image_2 in it, found neither'
+        )
+    if split is not None:
+        frames = list(read_frame_list(split))
+    else:
+        frames = sorted(path.stem for path in (folder / 'image_2').glob('*.png'))
+    if not frames:
+        raise ValueError(f'{split or folder / "image_2"}: no frames in it')
+    return folder.resolve(), frames
+
+
+def camera_of(sample: Sample) -> CameraModel:
+    """The camera of a KITTI frame."""
+    height, width = sample.image_HW3.shape[:2]
+    return CameraModel.from_projection(sample.cam_to_img_34, width, height)
+
+
+def draw_frame(folder: Path, sample: Sample, found: Detections) -> None:
+    """Write an overlay and a BEV picture of a frame: detections, and labels where it has them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    camera, pose = camera_of(sample), sample.ref_to_cam_44
+    truth = Boxes3D(sample.boxes_M7)
+    captions = [f'{n} {s:.2f}' for n, s in zip(found.class_names, found.scores_N, strict=True)]
+    image = draw_boxes(sample.image_HW3, found.boxes, camera, pose, captions)
+    write_png(folder / f'{sample.frame_id}_boxes.png', image)
+    plot_bev(folder / f'{sample.frame_id}_bev.png', found.boxes, truth, sample.points_N4)
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    """A student or teacher as a function from a sample to detections."""
+
+    classes: tuple[str, ...]
+    needs_points: bool
+    range_m: tuple[float, ...] | None
+    run: Callable[[Sample, CameraModel], Detections]
+
+    def __call__(self, sample: Sample, camera: CameraModel) -> Detections:
+        return self.run(sample, camera)
+
+
+def _predictor(bundle: Bundle, device: str, precision: str) -> _Predictor:
+    if bundle.kind == 'student':
+        detector = Detector.from_bundle(bundle, device, precision)
+        return _Predictor(
+            detector.class_names,
+            False,
+            None,
+            lambda sample, camera: detector(sample.image_HW3, camera, sample.ref_to_cam_44),
+        )
+    spec, teacher = build_teacher_of(bundle, with_head=True)
+    teacher.eval()
+
+    @torch.inference_mode()
+    def run(sample: Sample, camera: CameraModel) -> Detections:
+        output = teacher([torch.from_numpy(sample.points_N4)])
+        found = find_boxes(teacher.head, output.head, spec.post)[0]
+        return Detections(
+            Boxes3D(found.boxes_K7.double().numpy()),
+            found.scores_K.double().numpy(),
+            tuple(spec.classes[i] for i in found.labels_K.tolist()),
+        )
+
+    return _Predictor(spec.classes, True, spec.grid.range_m, run)
+
+
+@contextlib.contextmanager
+def _result_folder(out: Path | None) -> Iterator[Path]:
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix='cmkd_evaluate_') as place:
+            yield Path(place)
+        return
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f'{out}: the folder exists and is not empty; choose another --out')
+    out.mkdir(parents=True, exist_ok=True)
+    yield out

@@ -152,7 +152,7 @@ def _make_bag(options: argparse.Namespace) -> None:
 
 
 def _eval_bag(options: argparse.Namespace) -> None:
-    from cmkd_ros.ros.replay import evaluate_bag
+    from cmkd_ros.ros.eval_bag import evaluate_bag
 
     with _progress('replaying') as step:
         result = evaluate_bag(
@@ -167,7 +167,7 @@ def _eval_bag(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from cmkd_ros.ros.replay import evaluate_bag
+    from cmkd_ros.ros.eval_bag import evaluate_bag
     from cmkd_ros.training.demo import run_demo
 
     run_demo(options.out, kitti=options.kitti, quick=options.quick, evaluate_bag=evaluate_bag)

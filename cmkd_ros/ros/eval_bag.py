@@ -22,8 +22,8 @@ from cmkd_ros.ros.replay import ReplayedFrame, replay_bag
 
 
 def evaluate_bag(
-    model: Path,
     bag: Path,
+    model: Path,
     labels: Path,
     *,
     out: Path | None = None,
@@ -38,8 +38,8 @@ def evaluate_bag(
     it are numbered from 000000.
 
     Args:
-        model: bundle.
         bag: rosbag2 with image, camera_info and transforms.
+        model: bundle.
         labels: folder of label files `<frame>.txt`.
         out: new folder for `results/*.txt` and the bag `detections`; None keeps neither.
         device, precision, parameters: of the node.

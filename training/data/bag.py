@@ -32,7 +32,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from cmkd_ros.kitti_files import read_calibration
+from cmkd_ros.kitti_files import read_calibration, read_frame_list
 from cmkd_ros.training.data.bag_messages import BagMessages
 from cmkd_ros.training.data.kitti_layout import KittiFolder, check_frames
 from cmkd_ros.training.data.png import read_png_rgb
@@ -59,7 +59,7 @@ def make_bag(
     kitti: Path,
     out: Path,
     *,
-    frames: Sequence[str] | None = None,
+    frames: Sequence[str] | Path | None = None,
     points: bool = True,
     storage: Literal['mcap', 'sqlite3'] = 'mcap',
     progress: Callable[[int, int], None] | None = None,
@@ -69,7 +69,7 @@ def make_bag(
     Args:
         kitti: folder with image_2 and calib (or `training` with them), and velodyne for points.
         out: folder of the bag; must not exist, and is complete when it does.
-        frames: frame ids in the order wanted; None for all images by name.
+        frames: frame ids in the order wanted, or a file that lists them; None for all images.
         points: whether to record the scans, where the folder has any.
         storage: 'mcap', or 'sqlite3', which is larger and slower but read by older tools.
         progress: called with (frames written, frames in all).
@@ -84,6 +84,8 @@ def make_bag(
     if out.exists():
         raise FileExistsError(f'{out}: exists already; choose another name for the bag')
     folder = _find_folder(kitti)
+    if isinstance(frames, Path):
+        frames = read_frame_list(frames)
     names = list(frames) if frames is not None else _all_frames(folder)
     points = points and (folder.path / 'velodyne').is_dir()
     check_frames(folder, names, scans=points, labels=False, depth=False)

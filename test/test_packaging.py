@@ -129,6 +129,7 @@ def test_node_starts_by_the_command_line_of_launch(workspace, prefix):
         node.kill()
 
     text = output.read_text()
+    assert node.returncode == 0, text
     complaints = [line for line in text.splitlines() if 'model.path' in line]
     assert len(complaints) == 1, text
     assert '[perception.detector]' in complaints[0]

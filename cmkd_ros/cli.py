@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('cmkd: interrupted', file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
+        sys.stderr.close()
+        return 1
     except (ValueError, OSError) as error:
         print(f'cmkd: {error}', file=sys.stderr)
         return 2

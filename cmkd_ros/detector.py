@@ -129,13 +129,14 @@ class Detector:
         """
         _check_input(image_HW3, camera, T_cam_ref)
         image_HW3, camera = self.prepare(image_HW3, camera)
-        to_tensor = torch.from_numpy
-        image = to_tensor(np.ascontiguousarray(image_HW3)).to(self.device)
+        if not image_HW3.flags.writeable or not image_HW3.flags.c_contiguous:
+            image_HW3 = image_HW3.copy()  # torch takes neither read-only nor mirrored arrays
+        image = torch.from_numpy(image_HW3).to(self.device)
         image_13HW = image.permute(2, 0, 1)[None].float().div_(255.0)
-        cam_to_img = to_tensor(camera.projection_px_34).float()[None].to(self.device)
-        ref_to_cam = to_tensor(np.asarray(T_cam_ref, np.float64)).float()[None].to(self.device)
+        cam_to_img_134 = self._matrix(camera.projection_px_34)
+        ref_to_cam_144 = self._matrix(T_cam_ref)
         with self._autocast():
-            output = self.network(image_13HW, cam_to_img, ref_to_cam)
+            output = self.network(image_13HW, cam_to_img_134, ref_to_cam_144)
         found = find_boxes(self._head, output.head, self.post)[0]
         return Detections(
             boxes=Boxes3D(found.boxes_K7.double().cpu().numpy()),
@@ -169,6 +170,9 @@ class Detector:
     def _input_size(self, camera: CameraModel) -> tuple[int, int]:
         scale = self.focal_scale(camera)
         return max(1, round(camera.width * scale)), max(1, round(camera.height * scale))
+
+    def _matrix(self, matrix: np.ndarray) -> torch.Tensor:
+        return torch.tensor(np.asarray(matrix, np.float32), device=self.device)[None]
 
     def _autocast(self) -> torch.autocast:
         reduced = self.precision != 'fp32'

@@ -20,6 +20,7 @@ from cmkd_ros.evaluation.visualize import draw_boxes, plot_bev, write_png
 from cmkd_ros.geometry import Boxes3D, CameraModel
 from cmkd_ros.kitti_files import read_frame_list, write_results
 from cmkd_ros.model.post import find_boxes
+from cmkd_ros.training.data.frames import Range
 from cmkd_ros.training.data.kitti import KittiFrames
 from cmkd_ros.training.data.sample import Sample
 from cmkd_ros.training.engine.train import build_teacher_of
@@ -126,7 +127,7 @@ class _Predictor:
 
     classes: tuple[str, ...]
     needs_points: bool
-    range_m: tuple[float, ...] | None
+    range_m: Range | None
     run: Callable[[Sample, CameraModel], Detections]
 
     def __call__(self, sample: Sample, camera: CameraModel) -> Detections:
@@ -143,12 +144,14 @@ def _predictor(bundle: Bundle, device: str, precision: str) -> _Predictor:
             lambda sample, camera: detector(sample.image_HW3, camera, sample.ref_to_cam_44),
         )
     spec, teacher = build_teacher_of(bundle, with_head=True)
-    teacher.eval()
+    head = teacher.eval().head
+    if head is None:
+        raise ValueError(f'{bundle.source}: a teacher without head cannot detect')
 
     @torch.inference_mode()
     def run(sample: Sample, camera: CameraModel) -> Detections:
         output = teacher([torch.from_numpy(sample.points_N4)])
-        found = find_boxes(teacher.head, output.head, spec.post)[0]
+        found = find_boxes(head, output.head, spec.post)[0]
         return Detections(
             Boxes3D(found.boxes_K7.double().numpy()),
             found.scores_K.double().numpy(),

@@ -150,8 +150,9 @@ class AnchorHead(nn.Module):
     def resolve_yaw(self, yaws_N: torch.Tensor, direction_logits_N2: torch.Tensor) -> torch.Tensor:
         """Choose between a yaw and its opposite by the direction bin with the larger logit."""
         offset = self.direction_offset_rad
-        half_turns = ((yaws_N - offset) / math.pi).floor()
-        return yaws_N - half_turns * math.pi + math.pi * direction_logits_N2.argmax(dim=-1)
+        bins_N = direction_logits_N2.argmax(dim=-1).to(yaws_N.dtype)
+        half_turns_N = ((yaws_N - offset) / math.pi).floor()
+        return yaws_N + (bins_N - half_turns_N) * math.pi
 
     def batch_size(self, output: AnchorHeadOutput) -> int:
         """Number of images in the maps."""

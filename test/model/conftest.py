@@ -1,13 +1,7 @@
-"""Shared by the tests of the networks: KITTI's camera, and the weights of the golden values."""
-
-import sys
-from pathlib import Path
+"""Shared by the tests of the networks: KITTI's camera."""
 
 import pytest
 import torch
-
-# `deterministic_checkpoint` lies one folder up, beside the other things that tests share.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from deterministic_checkpoint import make_checkpoint, read_table
+from golden_values import sampled
 
 from cmkd_ros.geometry.boxes import Boxes3D
 from cmkd_ros.model.lift import OUTSIDE, voxel_frustum_coordinates
@@ -78,15 +79,6 @@ def run(shared_dir):
     )
 
 
-def sample_index(shape) -> np.ndarray:
-    """Flat positions that the record holds of a tensor of this shape."""
-    numel = math.prod(shape)
-    if numel <= 4096:
-        return np.arange(numel)
-    steps = np.arange(4096, dtype=np.uint64) * np.uint64(2654435761)
-    return (steps % np.uint64(numel)).astype(np.int64)
-
-
 def relative_rms(found, expected) -> float:
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     assert found.shape == expected.shape
@@ -97,7 +89,7 @@ def record_error(golden, name, tensor) -> float:
     """Largest relative error of a tensor's recorded samples and sums."""
     flat = np.asarray(tensor).reshape(-1)
     assert tuple(tensor.shape) == tuple(golden[f'{name}.shape'])
-    samples = relative_rms(flat[sample_index(tensor.shape)], golden[f'{name}.samp'])
+    samples = relative_rms(sampled(flat), golden[f'{name}.samp'])
     wide = flat.astype(np.float64)
     magnitudes = [np.abs(wide).sum(), np.square(wide).sum()]
     sums = np.abs(magnitudes / golden[f'{name}.stats'][1:3] - 1).max()
@@ -154,7 +146,8 @@ def test_frustum_coordinates_are_the_official_grid(run):
 def test_features_and_depth_make_the_official_frustum(run):
     """Recorded elements of the volume, which this network never builds."""
     shape = tuple(run.golden['frustum.shape'])
-    _, channel, depth, row, column = np.unravel_index(sample_index(shape), shape)
+    positions = sampled(np.arange(math.prod(shape)))
+    _, channel, depth, row, column = np.unravel_index(positions, shape)
     features = run.maps['feat.reduced'][0]
     probability = run.output.depth_logits_BDHW[0].softmax(0)
     found = features[channel, row, column] * probability[depth, row, column]

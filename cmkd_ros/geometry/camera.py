@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cmkd_ros.geometry.pixel_maps import crop_map, resize_map, sensor_to_image_map
+
 # Numbers of coefficients that OpenCV takes, by the names of sensor_msgs/distortion_models.
 _COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
 # Below these nothing moves by more than a thousandth of a pixel or so.
@@ -129,7 +131,7 @@ class CameraModel:
             P_px_34 = np.column_stack([K_px_33, np.zeros(3)])
         if not R_33.any():
             R_33 = np.eye(3)
-        pixels_33, size = _sensor_to_image(width, height, roi, binning)
+        pixels_33, size = sensor_to_image_map(width, height, roi, binning)
         P_px_34 = pixels_33 @ P_px_34
         if rectified or not K_px_33.any():
             return cls.from_projection(P_px_34, *size)
@@ -279,8 +281,7 @@ def crop_with_camera(
             f'crop: window x, y, width, height = {tuple(window)} leaves the image of '
             f'{camera.width} x {camera.height}'
         )
-    shift_33 = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0]])
-    cropped = _with_pixels(camera, shift_33, (width, height))
+    cropped = _with_pixels(camera, crop_map(x, y), (width, height))
     return image_HWC[y : y + height, x : x + width], cropped
 
 
@@ -295,42 +296,13 @@ def _resize(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _resized(camera: CameraModel, size: tuple[int, int]) -> CameraModel:
-    scale_33 = _resize_matrix((camera.width, camera.height), size)
-    return _with_pixels(camera, scale_33, size)
+    return _with_pixels(camera, resize_map((camera.width, camera.height), size), size)
 
 
 def _with_pixels(camera: CameraModel, pixels_33: np.ndarray, size: tuple[int, int]) -> CameraModel:
     # Distortion acts on the normalised ray, before K, so D and R stay.
     K_px_33, P_px_34 = pixels_33 @ camera.K_px_33, pixels_33 @ camera.P_px_34
     return CameraModel(*size, K_px_33, P_px_34, camera.R_33, camera.D, camera.distortion_model)
-
-
-def _resize_matrix(old: tuple[float, float], new: tuple[float, float]) -> np.ndarray:
-    if min(new) <= 0:
-        raise ValueError(f'resize: expected a positive width and height, found {tuple(new)}')
-    x, y = new[0] / old[0], new[1] / old[1]
-    return np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2], [0.0, 0.0, 1.0]])
-
-
-def _sensor_to_image(
-    width: int, height: int, roi: tuple[int, int, int, int, bool], binning: tuple[int, int]
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Map of full-sensor pixels to image pixels, and the image's width and height."""
-    x, y, roi_width, roi_height, _ = roi
-    if (x, y, roi_width, roi_height) == (0, 0, 0, 0):
-        roi_width, roi_height = width, height
-    if not (0 <= x < x + roi_width <= width and 0 <= y < y + roi_height <= height):
-        raise ValueError(
-            f'camera_info: roi x_offset, y_offset, width, height = {tuple(roi[:4])} is no window '
-            f'of the sensor of {width} x {height}'
-        )
-    if min(binning) < 0:
-        raise ValueError(f'camera_info: expected binning >= 0, found {tuple(binning)}')
-    bin_x, bin_y = max(binning[0], 1), max(binning[1], 1)
-    shift_33 = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0]])
-    # By the factor itself, not by the size: a last, incomplete bin is dropped, not squeezed in.
-    scale_33 = _resize_matrix((bin_x, bin_y), (1, 1))
-    return scale_33 @ shift_33, (roi_width // bin_x, roi_height // bin_y)
 
 
 def _rectify_maps(source: CameraModel, target: CameraModel) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,13 @@ from cmkd_ros.training.data.png import read_png_size
 from cmkd_ros.training.data.scan import check_scan_size
 
 _FAULTS_SHOWN = 10
+_PLACES = {
+    'image': ('image_2', '.png'),
+    'calib': ('calib', '.txt'),
+    'scan': ('velodyne', '.bin'),
+    'label': ('label_2', '.txt'),
+    'depth': ('depth_2', '.png'),
+}
 
 
 @dataclass(frozen=True)
@@ -21,23 +28,39 @@ class KittiFolder:
 
     def image(self, frame: str) -> Path:
         """PNG of the left colour camera."""
-        return self.path / 'image_2' / f'{frame}.png'
+        return self.file('image', frame)
 
     def calib(self, frame: str) -> Path:
         """Calibration text file."""
-        return self.path / 'calib' / f'{frame}.txt'
+        return self.file('calib', frame)
 
     def scan(self, frame: str) -> Path:
         """LiDAR scan."""
-        return self.path / 'velodyne' / f'{frame}.bin'
+        return self.file('scan', frame)
 
     def label(self, frame: str) -> Path:
         """Label text file."""
-        return self.path / 'label_2' / f'{frame}.txt'
+        return self.file('label', frame)
 
     def depth(self, frame: str) -> Path:
         """Depth map, uint16 PNG of metres * 256."""
-        return self.path / 'depth_2' / f'{frame}.png'
+        return self.file('depth', frame)
+
+    def file(self, kind: str, frame: str) -> Path:
+        """File of a frame by kind: 'image', 'calib', 'scan', 'label' or 'depth'."""
+        folder, ending = _PLACES[kind]
+        return self.path / folder / f'{frame}{ending}'
+
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of which there is a folder."""
+        return tuple(
+            kind for kind, (folder, _) in _PLACES.items() if self.path.joinpath(folder).is_dir()
+        )
+
+    def frames(self, kind: str) -> set[str]:
+        """Names of the frames that have a file of a kind."""
+        folder, ending = _PLACES[kind]
+        return {path.stem for path in self.path.joinpath(folder).glob(f'*{ending}')}
 
 
 def check_frames(

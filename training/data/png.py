@@ -78,7 +78,10 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     content = np.fromfile(path, dtype=np.uint8)
     if content[:8].tobytes() != _SIGNATURE:
         raise ValueError(f'{path}: expected a PNG picture, found {content.size} other bytes')
-    picture = cv2.imdecode(content, flags)
+    try:
+        picture = cv2.imdecode(content, flags)
+    except cv2.error as error:  # a header that promises more pixels than OpenCV allows
+        raise ValueError(f'{path}: not decodable: {error.err}') from error
     if picture is None:
         raise ValueError(f'{path}: damaged or truncated PNG ({content.size} bytes)')
     return picture

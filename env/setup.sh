@@ -135,7 +135,7 @@ install_packages() {
   esac
   training=$(mktemp)
   training_requirements >"$training"
-  pip_install 'installing the packages in env/requirements*.txt (some 600 MB when new)' \
+  pip_install 'installing the packages in env/requirements*.txt' \
     -r env/requirements.txt -r "$training" -r env/requirements-dev.txt "${more[@]}"
   rm -f "$training"
 }

@@ -14,7 +14,7 @@ from deterministic_checkpoint import make_checkpoint, read_table
 from golden_values import sampled
 
 from cmkd_ros.geometry.boxes import Boxes3D
-from cmkd_ros.model.lift import OUTSIDE, voxel_frustum_coordinates
+from cmkd_ros.model.lift_indices import OUTSIDE, voxel_frustum_coordinates
 from cmkd_ros.model.post import find_boxes
 from cmkd_ros.model.spec import load_spec
 from cmkd_ros.model.student import build_student

@@ -47,7 +47,14 @@ class KittiReport:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def with_extra(self, entries: Mapping[str, Any]) -> 'KittiReport':
-        """Return the same report with more entries for the JSON, such as the latency of a node."""
+        """Return the same report with more entries for the JSON, such as the latency of a node.
+
+        Raises:
+            ValueError: an entry has the name of one of the report's own.
+        """
+        own = sorted(set(entries) & (set(self.to_json()) - set(self.extra)))
+        if own:
+            raise ValueError(f'extra: {", ".join(own)} are entries of the report itself')
         return replace(self, extra={**self.extra, **entries})
 
     def to_json(self) -> dict[str, Any]:

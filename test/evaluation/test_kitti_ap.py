@@ -104,7 +104,7 @@ def test_labels_as_detections_give_exactly_100(reference_case, name):
     st.lists(st.integers(0, 30), min_size=41, max_size=60),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_random_labels_as_detections_give_100(counts, seed):
     random = np.random.default_rng(seed)
     labels, results = [], []

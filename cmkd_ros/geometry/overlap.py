@@ -243,8 +243,8 @@ def _intersection(boxes_a_7K: torch.Tensor, boxes_b_7K: torch.Tensor) -> torch.T
     end_x_EK = (end_y_EK - y_EK).div_(divisor_EK).clamp_(0, 1).mul_(dx_EK).add_(x_EK)
     terms_EK = _mean_of_clamped(begin_x_EK, end_x_EK, half_x_K).mul_(end_y_EK.sub_(begin_y_EK))
     area_K = terms_EK.sum(dim=0)
-    # What rounding leaves of disjoint pairs must not count as an overlap.
-    noise_K = 16 * torch.finfo(area_K.dtype).eps * terms_EK.abs_().sum(dim=0)
+    # What rounding leaves of disjoint pairs (one unit at most) must not count as an overlap.
+    noise_K = 4 * torch.finfo(area_K.dtype).eps * terms_EK.abs_().sum(dim=0)
     area_K = torch.where(area_K > noise_K, area_K, 0)
     # And a shared area never exceeds either footprint, so that no IoU exceeds 1.
     footprint_a_K, footprint_b_K = boxes_a_7K[3] * boxes_a_7K[4], boxes_b_7K[3] * boxes_b_7K[4]
@@ -285,13 +285,10 @@ def _mean_of_clamped(x0: torch.Tensor, x1: torch.Tensor, limit: torch.Tensor) ->
 
 
 def _shared_height(boxes_a: torch.Tensor, boxes_b: torch.Tensor) -> torch.Tensor:
-    top = torch.minimum(
-        boxes_a[..., 2] + boxes_a[..., 5] / 2, boxes_b[..., 2] + boxes_b[..., 5] / 2
-    )
-    low = torch.maximum(
-        boxes_a[..., 2] - boxes_a[..., 5] / 2, boxes_b[..., 2] - boxes_b[..., 5] / 2
-    )
-    return (top - low).clamp_(min=0)
+    height_a, height_b = boxes_a[..., 5], boxes_b[..., 5]
+    # From the distance of the centres: tops and bottoms far from the origin would lose digits.
+    reach = (height_a + height_b) / 2 - (boxes_a[..., 2] - boxes_b[..., 2]).abs()
+    return reach.clamp_(min=0).minimum(height_a).minimum(height_b)
 
 
 def _over_union(shared: torch.Tensor, size_a: torch.Tensor, size_b: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,8 @@ def rectangle(box) -> list[tuple[Fraction, Fraction]]:
 
 def exact_intersection(box_a, box_b) -> float:
     """Clip one polygon by the edges of the other (Sutherland-Hodgman) in rational numbers."""
+    if not (box_b[3] and box_b[4]):
+        return 0.0  # no inside to clip to
     polygon, clipper = rectangle(box_a), rectangle(box_b)
     for (x0, y0), (x1, y1) in zip(clipper, clipper[1:] + clipper[:1], strict=True):
         sides = [(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for x, y in polygon]
@@ -83,7 +85,7 @@ def slow_nms(boxes_N7, scores_N, threshold: float, max_in: int, max_out: int) ->
 
 
 @given(BOXES, BOXES)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_area_equals_the_exact_clipper(box_a, box_b):
     expected = exact_intersection(box_a, box_b)
     area = rotated_intersection_bev_paired(tensor(box_a), tensor(box_b)).item()
@@ -105,7 +107,7 @@ def test_a_box_with_itself_anywhere(box, x, y, turn):
     np.testing.assert_allclose(iou_bev_paired(boxes_N7, boxes_N7), [full] * 2, atol=1e-12)
     np.testing.assert_allclose(iou_bev(boxes_N7, boxes_N7).diagonal(), [full] * 2, atol=1e-12)
     solid = full * float(box[5] > 0)
-    np.testing.assert_allclose(iou_3d_paired(boxes_N7, boxes_N7), [solid] * 2, atol=1e-11)
+    np.testing.assert_allclose(iou_3d_paired(boxes_N7, boxes_N7), [solid] * 2, atol=1e-12)
 
 
 def test_many_boxes_with_themselves_and_turned_copies():

@@ -202,10 +202,28 @@ def test_a_camera_that_sees_nothing_of_the_grid_gives_no_columns():
     features, logits, cam_to_img, ref_to_cam = make_inputs(11)
     backwards = ref_to_cam.clone()
     backwards[:, [0, 2]] *= -1
+    lift = Lift(RANGE_M, CELLS_XYZ, DEPTH_BINS)
+    collapse = Collapse(CHANNELS, CELLS_XYZ, 4).double().eval()
 
-    columns = Lift(RANGE_M, CELLS_XYZ, DEPTH_BINS)(
-        features, logits, cam_to_img, backwards, CANVAS_HW
-    )
+    columns = lift(features, logits, cam_to_img, backwards, CANVAS_HW)
     assert [len(c.cells_M) for c in columns] == [0, 0]
-    bev = Collapse(CHANNELS, CELLS_XYZ, 4).double().eval()(columns)
+    bev = collapse(columns)
     assert torch.equal(bev, torch.zeros(2, 4, CELLS_XYZ[1], CELLS_XYZ[0], dtype=torch.float64))
+    bev.sum().backward()
+    assert not features.grad.any()
+    assert not logits.grad.any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+def test_a_gpu_gives_the_same():
+    inputs = make_inputs(12)
+    lift = Lift(RANGE_M, CELLS_XYZ, DEPTH_BINS)
+    results = []
+    for device in ('cpu', 'cuda'):
+        moved = [tensor.detach().to(device).requires_grad_() for tensor in inputs]
+        voxels = factorised_voxels(lift, *moved)
+        voxels.square().sum().backward()
+        results.append([t.cpu() for t in (voxels, moved[0].grad, moved[1].grad)])
+
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        assert torch.allclose(on_cpu, on_gpu, rtol=0, atol=1e-9)

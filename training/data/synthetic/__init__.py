@@ -1,0 +1,6 @@
+"""Synthetic drives: streets, a camera, a LiDAR and labels, ray-cast from one scene."""
+
+from cmkd_ros.training.data.synthetic.drive import generate_drive, render_frame
+from cmkd_ros.training.data.synthetic.settings import DriveSettings, Rig
+
+__all__ = ['DriveSettings', 'Rig', 'generate_drive', 'render_frame']

@@ -1,0 +1,175 @@
+"""
+The road: a curved centre line, what lies across it, and the ground as triangles.
+
+Road coordinates: s metres along the centre line, d metres to the left of it. The car that carries
+the sensors starts at s = 0 and drives on the right, towards growing s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cmkd_ros.training.data.synthetic.shapes import Shape, merge, quads
+from cmkd_ros.training.data.synthetic.surfaces import Material
+
+FloatArray = NDArray[np.float64]
+STEP_M = 0.5
+SEGMENT_M = 2.0
+BEHIND_M = 24.0
+CURB_HEIGHT_M = 0.12
+VERGE_END_M = 16.0
+_ASPHALT, _PAVING, _KERB = (0.105, 0.105, 0.11), (0.24, 0.225, 0.21), (0.36, 0.35, 0.33)
+_GRASS = (0.065, 0.095, 0.028)
+
+
+@dataclass(frozen=True)
+class Side:
+    """
+    One side of the road, distances from the centre line.
+
+    :param parking: 'none', 'parallel', 'oblique' or 'square' to the kerb.
+    :param curb: where the kerb stands.
+    :param walk: where the sidewalk ends.
+    :param paved: whether paving or grass follows.
+    """
+
+    parking: str
+    curb: float
+    walk: float
+    paved: bool
+
+
+@dataclass(frozen=True)
+class CrossSection:
+    """
+    What lies across the road.
+
+    :param lane: width of each of the two lanes.
+    :param left, right: the sides.
+    :param centre_mark: 'none', 'dashed' or 'solid'.
+    :param edge_marks: whether lines bound the lanes.
+    :param wear: how patched the asphalt is, 0 to 1.
+    :param shade: brightness of the asphalt, around 1.
+    """
+
+    lane: float
+    left: Side
+    right: Side
+    centre_mark: str
+    edge_marks: bool
+    wear: float
+    shade: float
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> CrossSection:
+        lane = float(rng.uniform(3.0, 3.7))
+        return cls(
+            lane=lane,
+            left=_random_side(rng, lane),
+            right=_random_side(rng, lane),
+            centre_mark=str(rng.choice(['none', 'dashed', 'solid'], p=[0.25, 0.6, 0.15])),
+            edge_marks=bool(rng.random() < 0.5),
+            wear=float(rng.uniform(0.0, 1.0)),
+            shade=float(rng.uniform(0.7, 1.5)),
+        )
+
+    def side(self, sign: int) -> Side:
+        """The left side for +1, the right one for -1."""
+        return self.left if sign > 0 else self.right
+
+
+def _random_side(rng: np.random.Generator, lane: float) -> Side:
+    parking = str(rng.choice(['none', 'parallel', 'oblique', 'square'], p=[0.2, 0.5, 0.14, 0.16]))
+    width = {'none': 0.35, 'parallel': 2.15, 'oblique': 4.5, 'square': 4.9}[parking]
+    curb = lane + width
+    return Side(parking, curb, curb + float(rng.uniform(1.6, 3.4)), bool(rng.random() < 0.3))
+
+
+class Road:
+    """A centre line of straight and curved pieces, from `BEHIND_M` behind the start to `length`."""
+
+    def __init__(self, rng: np.random.Generator, length: float) -> None:
+        count = int((BEHIND_M + length) / STEP_M) + 2
+        curvature = np.zeros(count)
+        # Straight around the start, so that the first frame looks along the road.
+        begin = int((BEHIND_M + rng.uniform(0, 30)) / STEP_M)
+        while begin < count:
+            end = begin + int(rng.uniform(30, 90) / STEP_M)
+            curvature[begin:end] = rng.choice([0.0, 1.0, -1.0]) / rng.uniform(130, 500)
+            begin = end
+        self.length = length
+        self._yaw = np.cumsum(curvature) * STEP_M
+        steps = np.stack([np.cos(self._yaw), np.sin(self._yaw)], -1) * STEP_M
+        start = int(BEHIND_M / STEP_M)
+        points = np.concatenate([[[0.0, 0.0]], np.cumsum(steps, axis=0)[:-1]])
+        self._points = points - points[start]
+        self._yaw -= self._yaw[start]
+
+    def pose(self, s: ArrayLike, d: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """World x, y and the road's heading at road coordinates; straight on beyond the ends."""
+        s, d = np.broadcast_arrays(np.asarray(s, dtype=np.float64), d)
+        position = (s + BEHIND_M) / STEP_M
+        index = np.clip(np.floor(position).astype(np.int64), 0, len(self._yaw) - 2)
+        beyond = position - index
+        share = np.clip(beyond, 0.0, 1.0)
+        yaw = self._yaw[index] * (1 - share) + self._yaw[index + 1] * share
+        x = self._points[index, 0] + beyond * (self._points[index + 1, 0] - self._points[index, 0])
+        y = self._points[index, 1] + beyond * (self._points[index + 1, 1] - self._points[index, 1])
+        return x - d * np.sin(yaw), y + d * np.cos(yaw), yaw
+
+
+def ground_segments(
+    road: Road, section: CrossSection, rng: np.random.Generator
+) -> list[tuple[Shape, float]]:
+    """
+    The ground in pieces of `SEGMENT_M`, each with the s where it begins.
+
+    A piece is given in the frame of its first centre point, so that its local x and y are road
+    coordinates: the marks are painted by them.
+    """
+    tone = {s: rng.uniform(0.75, 1.2) for s in ('paving', 'grass')}
+    strips = _strips(section, tone)
+    pieces = []
+    for start in np.arange(-BEHIND_M, road.length, SEGMENT_M):
+        ends = np.array([start, start + SEGMENT_M])
+        parts = []
+        for d0, d1, z0, z1, colour, material in strips:
+            x0, y0, _ = road.pose(ends, d0)
+            x1, y1, _ = road.pose(ends, d1)
+            corners = [(x0[0], y0[0], z0), (x0[1], y0[1], z0), (x1[1], y1[1], z1)]
+            parts.append(quads([[*corners, (x1[0], y1[0], z1)]], colour, material))
+        x, y, yaw = road.pose(start, 0.0)
+        back = merge(parts).moved(-float(x), -float(y)).moved(0.0, 0.0, 0.0, -float(yaw))
+        pieces.append((back, float(start)))
+    return pieces
+
+
+def _strips(section: CrossSection, tone: dict[str, float]) -> list[tuple]:
+    """(d from, d to, z from, z to, colour, material) of the strips, from right to left."""
+    asphalt = np.array(_ASPHALT) * section.shade
+    paving, grass = np.array(_PAVING) * tone['paving'], np.array(_GRASS) * tone['grass']
+    strips: list[tuple] = [
+        (-section.right.curb, section.left.curb, 0.0, 0.0, asphalt, Material.ROAD)
+    ]
+    for sign in (-1, 1):
+        side, high = section.side(sign), CURB_HEIGHT_M
+        rest = (paving, Material.SIDEWALK) if side.paved else (grass, Material.GRASS)
+        outward: list[tuple] = [
+            (side.curb, side.curb, 0.0, high, _KERB, Material.CURB),
+            (side.curb, side.curb + 0.15, high, high, _KERB, Material.CURB),
+            (side.curb + 0.15, side.walk, high, high, paving, Material.SIDEWALK),
+            (side.walk, side.walk + VERGE_END_M, high, high, *rest),
+        ]
+        for d0, d1, z0, z1, colour, material in outward:
+            ordered = (d0, d1, z0, z1) if sign > 0 else (-d1, -d0, z1, z0)
+            strips.append((*ordered, colour, material))
+    return strips
+
+
+def terrain() -> Shape:
+    """Grass to the horizon, a little below the street."""
+    corners = [(-500, -500, -0.04), (500, -500, -0.04), (500, 500, -0.04), (-500, 500, -0.04)]
+    return quads([corners], _GRASS, Material.GRASS)

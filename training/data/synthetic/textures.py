@@ -1,0 +1,186 @@
+"""
+Albedo of surface points: noise of every material, road marks, windows.
+
+Letters: N points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmkd_ros.training.data.synthetic.road import CrossSection
+from cmkd_ros.training.data.synthetic.surfaces import Material, Noise, surface_column
+
+FloatArray = NDArray[np.floating]
+STOREY_M = 2.9
+_MARK = np.array([0.62, 0.62, 0.60], dtype=np.float32)
+_PANE = np.array([0.035, 0.042, 0.05], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Points:
+    """
+    Points to be painted.
+
+    :param local_N3: in the frame of the thing that they belong to; road pieces: local x is s.
+    :param world_x_N, world_y_N: in the world.
+    :param faces_N3: geometric normals in the frame of the thing.
+    :param pixel_N: size of a pixel there, metres.
+    :param slant_N: cosine between the ray and the normal.
+    :param number_N: what tells things of a kind apart.
+    """
+
+    local_N3: FloatArray
+    world_x_N: FloatArray
+    world_y_N: FloatArray
+    faces_N3: FloatArray
+    pixel_N: FloatArray
+    slant_N: FloatArray
+    number_N: FloatArray
+
+    def select(self, index_M: NDArray[np.intp]) -> Points:
+        """Some of the points."""
+        return Points(*(value[index_M] for value in vars(self).values()))
+
+
+def paint(
+    points: Points,
+    colours_N3: FloatArray,
+    materials_N: NDArray[np.uint8],
+    section: CrossSection,
+    noise: Noise,
+) -> FloatArray:
+    """Albedo (N, 3) of points whose triangles have these colours and materials."""
+    contrast = surface_column('contrast')[materials_N]
+    rough = np.flatnonzero(contrast > 0.04)
+    albedo = colours_N3.copy()
+    grain = _grain(points.select(rough), materials_N[rough], noise)
+    albedo[rough] *= (1 + contrast[rough] * grain)[:, None]
+    for material, brush in ((Material.ROAD, _road), (Material.GRASS, _meadow)):
+        chosen = np.flatnonzero(materials_N == material)
+        if len(chosen):
+            albedo[chosen] = brush(points.select(chosen), albedo[chosen], section, noise)
+    walls = np.flatnonzero(materials_N == Material.FACADE)
+    if len(walls):
+        albedo[walls] = _facade(points.select(walls), albedo[walls], noise)
+    paving = np.flatnonzero(materials_N == Material.SIDEWALK)
+    if len(paving):
+        albedo[paving] = _slabs(points.select(paving), albedo[paving])
+    return np.clip(albedo, 0.0, 1.0)
+
+
+def _grain(points: Points, materials_N: NDArray[np.uint8], noise: Noise) -> FloatArray:
+    """Noise on the plane that a surface lies in: from above, from the front or from the side."""
+    ground = (
+        (materials_N == Material.ROAD)
+        | (materials_N == Material.GRASS)
+        | (materials_N == Material.SIDEWALK)
+    )
+    x = np.where(ground, points.world_x_N, points.local_N3[:, 0])
+    y = np.where(ground, points.world_y_N, points.local_N3[:, 1])
+    nx, ny, nz = (np.abs(points.faces_N3[:, i]) for i in range(3))
+    flat, along = nz > 0.7, nx > ny
+    u = np.where(~flat & along, y, x)
+    v = np.where(flat, y, points.local_N3[:, 2])
+    scale = surface_column('grain_per_m')[materials_N]
+    # A pixel on slanted ground is longer than wide: a compromise between blur and flicker.
+    stretch = 1 / np.sqrt(np.maximum(points.slant_N, np.float32(0.02)))
+    return noise.sample(u * scale, v * scale, points.pixel_N * stretch * scale)
+
+
+def _stripe(distance_N: FloatArray, half: float, pixel_N: FloatArray) -> FloatArray:
+    """Share of a pixel that a stripe covers, from the distance to the middle of the stripe."""
+    return np.clip((half - np.abs(distance_N)) / pixel_N + np.float32(0.5), 0.0, 1.0)
+
+
+def _road(points: Points, albedo_N3: FloatArray, section: CrossSection, noise: Noise) -> FloatArray:
+    """Asphalt with patches, wheel tracks, cracks and marks."""
+    s, d = points.local_N3[:, 0], points.local_N3[:, 1]
+    slanted = points.pixel_N / np.maximum(points.slant_N, np.float32(0.01))
+    u, v = points.world_x_N * np.float32(1.7), points.world_y_N * np.float32(1.7)
+    broad = noise.sample(u, v, slanted * np.float32(1.7))
+    lane = np.float32(section.lane)
+    track = np.abs(np.abs(np.abs(d) - lane / 2) - np.float32(0.75))
+    shade = 1 + np.float32(0.16 + 0.2 * section.wear) * broad
+    shade -= np.float32(0.10) * np.clip(1 - track * 3, 0, 1)
+    crack = _stripe(broad - np.float32(0.22), 0.006 * section.wear, slanted * np.float32(0.3))
+    shade *= 1 - np.float32(0.55) * crack
+    albedo = albedo_N3 * shade[:, None]
+    mark = np.zeros_like(s)
+    if section.centre_mark != 'none':
+        mark = _stripe(d, 0.06, points.pixel_N)
+        if section.centre_mark == 'dashed':
+            phase = s / np.float32(9.0)
+            dash = (phase - np.floor(phase)) * np.float32(9.0) - np.float32(1.5)
+            mark = mark * _stripe(dash, 1.5, slanted)
+    if section.edge_marks:
+        mark = np.maximum(mark, _stripe(np.abs(d) - lane, 0.06, points.pixel_N))
+    for sign in (-1, 1):
+        side = section.side(sign)
+        if side.parking not in ('none', 'parallel'):
+            bay = s / np.float32(2.75)
+            line = (bay - np.floor(bay)) * np.float32(2.75) - np.float32(1.37)
+            inside = (d * sign > lane + np.float32(0.1)) & (d * sign < side.curb)
+            mark = np.maximum(mark, inside * _stripe(line, 0.05, slanted))
+    worn = np.clip(np.float32(1.1) - np.float32(0.35 * section.wear) * (1 + broad), 0, 1)
+    return albedo + (mark * worn)[:, None] * (_MARK - albedo)
+
+
+def _meadow(
+    points: Points, albedo_N3: FloatArray, section: CrossSection, noise: Noise
+) -> FloatArray:
+    """Grass with dry patches."""
+    scale = np.float32(2.3)
+    u, v = points.world_x_N * scale, points.world_y_N * scale
+    slanted = points.pixel_N / np.maximum(points.slant_N, np.float32(0.02))
+    broad = noise.sample(u, v, slanted * scale)[:, None]
+    dry = np.array([0.35, 0.10, 0.05], dtype=np.float32)
+    return albedo_N3 * (1 + broad * (np.float32(0.35) + dry))
+
+
+def _slabs(points: Points, albedo_N3: FloatArray) -> FloatArray:
+    """Joints between paving slabs."""
+    joint = np.zeros(len(albedo_N3), dtype=np.float32)
+    slanted = points.pixel_N / np.maximum(points.slant_N, np.float32(0.02))
+    for axis, pixel in ((0, slanted), (1, points.pixel_N)):
+        cell = points.local_N3[:, axis] * np.float32(2.0)
+        joint = np.maximum(
+            joint,
+            _stripe((cell - np.floor(cell)) * np.float32(0.5) - np.float32(0.25), 0.012, pixel),
+        )
+    return albedo_N3 * (1 - np.float32(0.4) * joint)[:, None]
+
+
+def _facade(points: Points, albedo_N3: FloatArray, noise: Noise) -> FloatArray:
+    """Rows of windows with frames, and a plinth; every house has its own grid."""
+    number = points.number_N
+    gauge = [np.float32(0.37), np.float32(0.73), np.float32(0.19)]
+    draws = [number * g - np.floor(number * g) for g in gauge]
+    pitch = np.float32(2.0) + np.float32(1.8) * draws[0]
+    half_width = pitch * (np.float32(0.17) + np.float32(0.15) * draws[1])
+    half_height = np.float32(0.55) + np.float32(0.35) * draws[2]
+    along = np.abs(points.faces_N3[:, 0]) > np.abs(points.faces_N3[:, 1])
+    u = np.where(along, points.local_N3[:, 1], points.local_N3[:, 0])
+    z = points.local_N3[:, 2]
+    column, row = np.floor(u / pitch), np.floor(z / np.float32(STOREY_M))
+    du = u - (column + np.float32(0.5)) * pitch
+    dz = z - (row + np.float32(0.55)) * np.float32(STOREY_M)
+    pixel = points.pixel_N / np.maximum(points.slant_N, np.float32(0.1))
+
+    def cover(border: float) -> FloatArray:
+        across = np.clip((half_width + border - np.abs(du)) / pixel + np.float32(0.5), 0, 1)
+        up = np.clip((half_height + border - np.abs(dz)) / points.pixel_N + np.float32(0.5), 0, 1)
+        return across * up
+
+    frame, pane = cover(0.09), cover(0.0)
+    pane = pane * (1 - np.float32(0.8) * _stripe(du, 0.03, pixel))
+    lit = noise.sample(column * 7 + number, row * 13, np.zeros_like(u)) * np.float32(0.6)
+    glass = _PANE * (1 + np.maximum(lit, 0)[:, None] * np.float32(6.0))
+    plinth = _stripe(z - np.float32(0.3), 0.4, points.pixel_N)
+    albedo = albedo_N3 * (1 - np.float32(0.35) * plinth)[:, None]
+    frame_colour = albedo + np.float32(0.45) * (1 - albedo)
+    albedo = albedo + frame[:, None] * (frame_colour - albedo)
+    return albedo + pane[:, None] * (glass - albedo)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmkd_ros.geometry import Boxes3D, camera_mount_pose, make_se3, transform_points
+from cmkd_ros.kitti_files import read_calibration, read_labels
 
 # A KITTI-like calibration: slight tilt, and a projection with all its translations.
 P_PX_34 = np.array([[721.5, 0, 609.6, 44.9], [0, 721.5, 172.9, 0.22], [0, 0, 1, 0.0027]])
@@ -157,6 +158,33 @@ def test_kitti_projection_equals_ours_without_the_quirks():
     assert visible_N.all()
     kitti_N4 = boxes.project_as_kitti(P_px_34, T_cam_ref, 1242, 375)
     np.testing.assert_allclose(kitti_N4, ours_N4, atol=1e-9)
+
+
+def test_real_labels(shared_dir):
+    """Labels survive the round trip, and their boxes project onto the rectangles people drew."""
+    folder = shared_dir / 'kitti_mini' / 'training'
+    ious: list[float] = []
+    for path in sorted((folder / 'label_2').glob('*.txt')):
+        calibration = read_calibration(folder / 'calib' / path.name)
+        labels = read_labels(path)
+        labels = labels.select(np.array([name != 'DontCare' for name in labels.names], dtype=bool))
+        label = (labels.locations_N3, labels.dimensions_N3, labels.rotations_y_N)
+        boxes = Boxes3D.from_kitti(*label, calibration.T_cam_ref)
+        *back, alphas_N = boxes.to_kitti(calibration.T_cam_ref)
+        np.testing.assert_allclose(back[0], label[0], atol=1e-9)
+        np.testing.assert_allclose(back[1], label[1], atol=1e-12)
+        np.testing.assert_allclose(np.cos(back[2] - label[2]), 1, atol=1e-12)
+        boxes_px_N4, _ = boxes.project(calibration.P2_34, calibration.T_cam_ref, 1242, 375)
+        # Whole cars only: of hidden and cut ones people drew the part they saw.
+        whole_N = (labels.occluded_N == 0) & (labels.truncated_N == 0)
+        low = np.maximum(boxes_px_N4[:, :2], labels.boxes_px_N4[:, :2])
+        high = np.minimum(boxes_px_N4[:, 2:], labels.boxes_px_N4[:, 2:])
+        shared = (high - low).clip(0).prod(axis=1)
+        sizes = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes_px_N4, labels.boxes_px_N4)]
+        ious.extend((shared / (sizes[0] + sizes[1] - shared))[whole_N])
+        assert np.median(np.cos(alphas_N - labels.alphas_N)) > 0.99
+    assert len(ious) > 20
+    assert np.median(ious) > 0.85
 
 
 @pytest.fixture(scope='module')

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +68,8 @@ def make_loader(
             f'batch_size {batch_size}: expected 1 to {len(sampler)}, the frames of one process '
             f'({len(source)} frames, {world_size} processes)'
         )
-    return DataLoader(
+    # The type of a DataLoader is that of its frames; ours gives what collate_fn makes of them.
+    loader: DataLoader[Any] = DataLoader(
         _DrawnFrames(source, seed, augment, redraw_empty),
         batch_size=batch_size,
         sampler=sampler,
@@ -80,6 +82,7 @@ def make_loader(
         # An own generator, or making an iterator would advance torch's global one.
         generator=torch.Generator().manual_seed(seed),
     )
+    return loader
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -183,7 +186,8 @@ class _DrawnFrames(Dataset[Sample]):
     def _draw(self, index: int, generator: np.random.Generator) -> Sample:
         if self.augment is None:
             return self.source.sample(index)
-        return self.source.sample(index, partial(self.augment, generator=generator))
+        augment = self.augment
+        return self.source.sample(index, lambda sample: augment(sample, generator))
 
 
 def _generator(stream: tuple[int, ...], *entropy: int) -> np.random.Generator:

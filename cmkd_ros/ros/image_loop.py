@@ -33,6 +33,7 @@ class ImageLoop:
         health: Health,
         parameters: Callable[[], Parameters],
         now_ns: Callable[[], int],
+        is_alive: Callable[[], bool],
         logger: Any,
     ) -> None:
         """Take the parts.
@@ -43,6 +44,7 @@ class ImageLoop:
             health: counts.
             parameters: gives the current set.
             now_ns: gives the node's time, which may be simulated.
+            is_alive: whether ROS is still up; when it goes, errors are no news.
             logger: of the node.
         """
         self._pipeline = pipeline
@@ -50,6 +52,7 @@ class ImageLoop:
         self._health = health
         self._parameters = parameters
         self._now_ns = now_ns
+        self._is_alive = is_alive
         self._logger = logger
         self._slot: LatestSlot[Image | CompressedImage] = LatestSlot()
 
@@ -68,14 +71,10 @@ class ImageLoop:
 
         An image waits in its slot while nobody subscribes: who comes late is answered at once.
         """
-        if not self._outputs.is_watched():
-            time.sleep(POLL_S / 5)
-            return
-        message = self._slot.take(POLL_S)
-        if message is None:
-            return
         try:
-            self._process(message)
+            message = self._next()
+            if message is not None:
+                self._process(message)
         except LookupError as error:
             self._health.trouble('waiting', str(error))
             self._logger.warning(f'image skipped: {error}', throttle_duration_sec=REPEAT_S)
@@ -83,8 +82,17 @@ class ImageLoop:
             self._health.trouble('bad', str(error))
             self._logger.error(f'image dropped: {error}', throttle_duration_sec=REPEAT_S)
         except (RuntimeError, MemoryError) as error:
+            if not self._is_alive():
+                time.sleep(POLL_S)
+                return
             self._health.trouble('failed', f'detection failed: {error}')
             self._logger.error(f'detection failed: {error}', throttle_duration_sec=REPEAT_S)
+
+    def _next(self) -> Image | CompressedImage | None:
+        if not self._outputs.is_watched():
+            time.sleep(POLL_S / 5)
+            return None
+        return self._slot.take(POLL_S)
 
     def _process(self, message: Image | CompressedImage) -> None:
         started = time.perf_counter()

@@ -75,6 +75,10 @@ class NodeProcess:
         complaints = _COMPLAINT.findall(text)
         return complaints[-1] if complaints else (text.splitlines() or ['no output'])[-1]
 
+    def send(self, what: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(what)
+
     def stop(self, with_signal: signal.Signals = signal.SIGINT, timeout_s: float = 30.0) -> int:
         """End it, by force after `timeout_s`; return its exit code."""
         if self._process.poll() is None:

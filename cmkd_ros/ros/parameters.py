@@ -17,6 +17,8 @@ from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParam
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from cmkd_ros.ros.conversions import ENCODINGS
+
 
 class _Group(BaseModel):
     model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False)
@@ -124,13 +126,18 @@ class Parameters(_Group):
     )
     model: ModelParameters = ModelParameters()
     device: str = _parameter(
-        'auto', 'Where the network runs: auto, cpu, cuda or cuda:N.', False, pattern=r'^[a-z0-9:]+$'
+        'auto',
+        'Where the network runs: auto, cpu, cuda or cuda:N.',
+        False,
+        pattern=r'^(auto|cpu|cuda(:\d+)?)$',
     )
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = _parameter(
         'auto', 'Arithmetic of the network; auto: bf16 on CUDA, fp32 on the CPU.', live=False
     )
     image_transport: Literal['raw', 'compressed'] = _parameter(
-        'raw', 'raw: sensor_msgs/Image on image; compressed: CompressedImage on it.', live=False
+        'raw',
+        'raw: sensor_msgs/Image on image; compressed: CompressedImage on image/compressed.',
+        live=False,
     )
     qos: Literal['reliable', 'sensor_data'] = _parameter(
         'reliable',
@@ -154,6 +161,13 @@ class Parameters(_Group):
     post: PostParameters = PostParameters()
     pose: PoseParameters = PoseParameters()
     health: HealthParameters = HealthParameters()
+
+    @field_validator('assume_encoding')
+    @classmethod
+    def _is_an_encoding(cls, value: str) -> str:
+        if value and value not in ENCODINGS:
+            raise ValueError(f'must be empty or one of {", ".join(ENCODINGS)}')
+        return value
 
     @field_validator('rectified', mode='before')
     @classmethod

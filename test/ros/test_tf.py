@@ -1,0 +1,98 @@
+"""The small transform reader."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cmkd_ros.geometry import make_se3, matrix_to_quaternion, quaternion_to_matrix
+from cmkd_ros.ros.tf import _KEPT, TransformBuffer
+
+
+def stamped(parent, child, T_parent_child, stamp=0):
+    quaternion = matrix_to_quaternion(T_parent_child[:3, :3])
+    return SimpleNamespace(
+        header=SimpleNamespace(
+            frame_id=parent, stamp=SimpleNamespace(sec=stamp // 10**9, nanosec=stamp % 10**9)
+        ),
+        child_frame_id=child,
+        transform=SimpleNamespace(
+            translation=SimpleNamespace(**dict(zip('xyz', T_parent_child[:3, 3], strict=True))),
+            rotation=SimpleNamespace(**dict(zip('xyzw', quaternion, strict=True))),
+        ),
+    )
+
+
+def random_pose(rng):
+    return make_se3(quaternion_to_matrix(rng.normal(size=4)), rng.normal(size=3))
+
+
+def test_chains_up_and_down_the_tree():
+    rng = np.random.default_rng(0)
+    base_head, head_camera, base_lidar = (random_pose(rng) for _ in range(3))
+    buffer = TransformBuffer()
+    buffer.put(
+        [
+            stamped('base', 'head', base_head),
+            stamped('head', 'camera', head_camera),
+            stamped('/base', '/lidar', base_lidar),
+        ],
+        static=True,
+    )
+    expected = np.linalg.inv(base_head @ head_camera) @ base_lidar
+    np.testing.assert_allclose(buffer.lookup('camera', 'lidar', 5), expected, atol=1e-12)
+    np.testing.assert_allclose(buffer.lookup('base', 'camera', 5), base_head @ head_camera)
+    np.testing.assert_allclose(buffer.lookup('lidar', 'lidar', 5), np.eye(4), atol=1e-15)
+
+
+def test_of_a_moving_frame_the_transform_nearest_in_time_is_taken():
+    rng = np.random.default_rng(1)
+    poses = {stamp: random_pose(rng) for stamp in (100, 300, 200)}
+    buffer = TransformBuffer()
+    for stamp, pose in poses.items():
+        buffer.put([stamped('base', 'camera', pose, stamp)], static=False)
+    for asked, nearest in ((0, 100), (120, 100), (190, 200), (300, 300), (9999, 300)):
+        np.testing.assert_allclose(buffer.lookup('base', 'camera', asked), poses[nearest])
+
+
+def test_time_may_start_over_when_the_memory_is_full():
+    rng = np.random.default_rng(2)
+    buffer, old, new = TransformBuffer(), random_pose(rng), random_pose(rng)
+    for stamp in range(10_000, 10_000 + _KEPT + 5):
+        buffer.put([stamped('base', 'camera', old, stamp)], static=False)
+    buffer.put([stamped('base', 'camera', new, 50)], static=False)
+    np.testing.assert_allclose(buffer.lookup('base', 'camera', 51), new)
+
+
+def test_a_missing_link_says_what_is_known():
+    buffer = TransformBuffer()
+    with pytest.raises(LookupError, match='known frames: none'):
+        buffer.lookup('camera', 'base', 0)
+    buffer.put([stamped('odom', 'base', np.eye(4))], static=True)
+    with pytest.raises(LookupError, match="'base' and 'camera'; known frames: base, odom"):
+        buffer.lookup('camera', 'base', 0)
+
+
+def test_a_loop_is_refused_and_not_followed_for_ever():
+    buffer = TransformBuffer()
+    buffer.put([stamped('a', 'b', np.eye(4)), stamped('b', 'a', np.eye(4))], static=True)
+    with pytest.raises(LookupError, match='loop'):
+        buffer.lookup('a', 'c', 0)
+
+
+@pytest.mark.parametrize('fault', ['zero quaternion', 'nan', 'no name', 'own parent'])
+def test_impossible_transforms_are_refused(fault):
+    message = stamped('base', 'camera', np.eye(4))
+    if fault == 'zero quaternion':
+        message.transform.rotation.w = 0.0
+    elif fault == 'nan':
+        message.transform.translation.x = float('nan')
+    elif fault == 'no name':
+        message.child_frame_id = ''
+    else:
+        message.child_frame_id = 'base'
+    buffer = TransformBuffer()
+    with pytest.raises(ValueError, match="from 'base' to"):
+        buffer.put([message], static=True)
+    with pytest.raises(LookupError):
+        buffer.lookup('base', 'camera', 0)

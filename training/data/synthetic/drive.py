@@ -90,13 +90,13 @@ def generate_drive(
         if error.errno != errno.ENOSPC:
             raise
         rest = sum(not _is_complete(out, f) for f in range(frames))
-        raise OSError(
-            errno.ENOSPC,
-            f'no space left for the synthetic drive: {frames - rest} of {frames} frames are '
-            f'written, the rest needs about {_bytes_needed(settings, rest) / 1e6:.0f} MB; free '
-            'space and run the same command again to go on',
-            str(out),
-        ) from error
+        full = OSError(
+            f'{out}: no space left: {frames - rest} of {frames} frames are written, the rest needs '
+            f'about {_bytes_needed(settings, rest) / 1e6:.0f} MB; free space and run the same '
+            'command again to go on'
+        )
+        full.errno = errno.ENOSPC
+        raise full from error
     return out
 
 

@@ -18,7 +18,7 @@ from cmkd_ros.training.data.synthetic.surfaces import tone_table
 
 FloatArray = NDArray[np.float32]
 # Where further samples of an edge pixel lie, in pixels.
-_EDGE_OFFSETS = ((0.375, -0.125), (-0.375, 0.125), (-0.125, -0.375), (0.125, 0.375))
+_EDGE_OFFSETS = ((0.31, -0.17), (-0.31, 0.17))
 _CHUNK = 65536
 
 

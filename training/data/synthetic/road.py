@@ -132,18 +132,23 @@ def ground_segments(
     """
     tone = {s: rng.uniform(0.75, 1.2) for s in ('paving', 'grass')}
     strips = _strips(section, tone)
+    starts = np.arange(-BEHIND_M, road.length, SEGMENT_M)
+    rows = []
+    for d0, d1, z0, z1, *_ in strips:
+        (x0, y0, _), (x1, y1, _) = (road.pose(np.append(starts, road.length), d) for d in (d0, d1))
+        rows.append(np.stack([np.stack([x0, y0, z0 + 0 * x0], -1),
+                              np.stack([x1, y1, z1 + 0 * x1], -1)]))  # fmt: skip
+    edges = np.stack(rows)
+    colours = np.array([colour for *_, colour, _ in strips])
+    materials = [material for *_, material in strips]
     pieces = []
-    for start in np.arange(-BEHIND_M, road.length, SEGMENT_M):
-        ends = np.array([start, start + SEGMENT_M])
-        parts = []
-        for d0, d1, z0, z1, colour, material in strips:
-            x0, y0, _ = road.pose(ends, d0)
-            x1, y1, _ = road.pose(ends, d1)
-            corners = [(x0[0], y0[0], z0), (x0[1], y0[1], z0), (x1[1], y1[1], z1)]
-            parts.append(quads([[*corners, (x1[0], y1[0], z1)]], colour, material))
-        x, y, yaw = road.pose(start, 0.0)
-        back = merge(parts).moved(-float(x), -float(y)).moved(0.0, 0.0, 0.0, -float(yaw))
-        pieces.append((back, float(start)))
+    for i, (x, y, yaw) in enumerate(zip(*road.pose(starts, 0.0), strict=True)):
+        parts = [
+            quads([edges[k, 0, i], edges[k, 0, i + 1], edges[k, 1, i + 1], edges[k, 1, i]], c, m)
+            for k, (c, m) in enumerate(zip(colours, materials, strict=True))
+        ]
+        piece = merge(parts).moved(-x, -y).moved(0.0, 0.0, 0.0, -yaw)
+        pieces.append((piece, float(starts[i])))
     return pieces
 
 

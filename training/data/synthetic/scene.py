@@ -14,7 +14,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from cmkd_ros.training.data.synthetic.shapes import merge, turned
+from cmkd_ros.training.data.synthetic.shapes import cross, merge, turned
 from cmkd_ros.training.data.synthetic.street import Street, Thing
 
 FloatArray = NDArray[np.floating]
@@ -34,7 +34,7 @@ class Geometry:
     def __init__(self, things: Sequence[Thing], first_index: int = 0) -> None:
         whole = merge([t.shape.moved(t.x, t.y, t.z, t.yaw) for t in things])
         corners = np.round(whole.corners_T33 / GRID_M) * GRID_M
-        faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        faces = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         faces /= np.maximum(np.sqrt((faces * faces).sum(1, keepdims=True)), 1e-12)
         self.corners_T33 = corners.astype(np.float32)
         self.normals_T33 = whole.normals_T33.astype(np.float32)
@@ -76,6 +76,8 @@ class Scene:
         self._planes_T3, self._offsets_T = self._joined('planes_T3'), self._joined('offsets_T')
         self.faces_T3: FloatArray = self._planes_T3.astype(np.float32)
         self.poses_I4 = self._joined('poses_I4')
+        # Distance of the triangles' planes from the camera and from the LiDAR.
+        self._heights: dict[bytes, FloatArray] = {}
 
     def _joined(self, name: str) -> NDArray:
         return np.concatenate([getattr(g, name) for g in self._geometries])
@@ -100,9 +102,14 @@ class Scene:
         self, origin_3: NDArray[np.float64], directions_N3: FloatArray, triangles_N: IntArray
     ) -> FloatArray:
         """Multiple of the direction at which rays from one point meet their triangles."""
-        offsets = (self._offsets_T - (self._planes_T3 * origin_3).sum(1)).astype(np.float32)
+        key = origin_3.tobytes()
+        if key not in self._heights:
+            heights = self._offsets_T - (self._planes_T3 * origin_3).sum(1)
+            self._heights[key] = heights.astype(np.float32)
         slope = _dot(self.faces_T3[triangles_N], directions_N3)
-        return offsets[triangles_N] / np.where(np.abs(slope) < 1e-7, np.float32(1e-7), slope)
+        return self._heights[key][triangles_N] / np.where(
+            np.abs(slope) < 1e-7, np.float32(1e-7), slope
+        )
 
     def covered(self, points_N3: FloatArray, direction_3: FloatArray) -> NDArray[np.bool_]:
         """Whether anything lies beyond each point in this direction."""

@@ -14,6 +14,7 @@ from cmkd_ros.training.data.synthetic.shapes import (
     Shape,
     blob,
     box,
+    cross,
     from_faces,
     loft,
     merge,
@@ -206,7 +207,7 @@ def _leaves(
     outward /= np.maximum(reach, 0.05)
     middle = centre + outward * radii * rng.uniform(0.72, 1.0, (count, 1))
     across = rng.uniform(-1.0, 1.0, (count, 3))
-    along = np.cross(across, outward + rng.uniform(-0.7, 0.7, (count, 3)))
+    along = cross(across, outward + rng.uniform(-0.7, 0.7, (count, 3)))
     across, along = (
         v / np.maximum(np.sqrt((v * v).sum(1, keepdims=True)), 1e-3) for v in (across, along)
     )

@@ -70,6 +70,13 @@ def turned(vectors: NDArray, cos: float, sin: float) -> NDArray:
     return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1)
 
 
+def cross(a: NDArray, b: NDArray) -> NDArray:
+    """Vector product over the last axis (numpy's own takes 0.1 ms to begin)."""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
+
+
 def merge(shapes: Sequence[Shape]) -> Shape:
     """One shape of all triangles."""
     return Shape(
@@ -87,7 +94,7 @@ def from_faces(
     vertices = np.asarray(vertices_V3, dtype=np.float64)
     faces = np.asarray(faces_T3, dtype=np.int64)
     corners = vertices[faces]
-    crosses = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    crosses = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.sqrt((crosses * crosses).sum(1))
     kept = areas > 1e-12
     faces, corners, crosses, areas = faces[kept], corners[kept], crosses[kept], areas[kept]
@@ -114,7 +121,7 @@ def quads(corners_Q43: ArrayLike, colour: ArrayLike, material: Material) -> Shap
     """Flat quadrilaterals, corners in order around each; `colour` is (3,) or (Q, 3)."""
     corners = np.asarray(corners_Q43, dtype=np.float64).reshape(-1, 4, 3)
     triangles = np.stack([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]], axis=1).reshape(-1, 3, 3)
-    normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+    normals = cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
     normals /= np.sqrt((normals * normals).sum(1, keepdims=True))
     normals_T33 = np.repeat(np.repeat(normals, 2, axis=0)[:, None], 3, axis=1)
     colours = np.broadcast_to(np.asarray(colour, dtype=np.float32), (len(corners), 3))
@@ -166,9 +173,9 @@ def tube(
     """A round bar from `start` to `end` with a radius at each of them."""
     a, b = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
     axis = (b - a) / np.sqrt(((b - a) ** 2).sum())
-    across = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])
+    across = cross(axis, np.array([0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0]))
     across /= np.sqrt((across * across).sum())
-    up = np.cross(axis, across)
+    up = cross(axis, across)
     angles = np.arange(sides) * (2 * np.pi / sides)
     ring = np.cos(angles)[:, None] * across + np.sin(angles)[:, None] * up
     return loft([a + radii[0] * ring, b + radii[1] * ring], colour, material, lids)

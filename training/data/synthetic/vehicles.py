@@ -89,7 +89,7 @@ def truck(rng: np.random.Generator) -> Shape:
         _rounded_block(-front, front - cab - 0.15, width, (0.95, height), box_colour),
         _rounded_block(front - cab, front, width_in, (low, cab_height), cab_colour),
         box((0, 0, 0.78), (length - 0.3, 0.9, 0.3), DARK, Material.METAL),
-        _plane_x(front + 0.012, width * 0.84, (cab_height * 0.58, cab_height * 0.88), 0.0, WINDOW),
+        _plane_x(front + 0.012, width * 0.84, (cab_height * 0.58, cab_height * 0.88), WINDOW),
         *_wheels(length, width, radius=0.48, share=(0.16, 0.86)),
         *_wheels(length, width, radius=0.48, share=(0.29,)),
     ]
@@ -103,8 +103,8 @@ def truck(rng: np.random.Generator) -> Shape:
         y = side * (width_in / 2 + 0.012)
         corners = [(x, y, z * cab_height) for x, z in window]
         parts.append(quads([corners], WINDOW, Material.GLASS))
-        parts += _lamps(front, side * width * 0.38, 0.8, (0.3, 0.16), WHITE_LAMP, 1)
-        parts += _lamps(-front, side * width * 0.4, 1.05, (0.25, 0.14), RED_LAMP, -1)
+        parts.append(_lamp((front, side * width * 0.38, 0.8), (0.3, 0.16), WHITE_LAMP))
+        parts.append(_lamp((-front, side * width * 0.4, 1.05), (0.25, 0.14), RED_LAMP))
     return merge(parts).fitted((length, width, height))
 
 
@@ -140,38 +140,33 @@ def _car_details(length: float, width: float, height: float, style: CarStyle) ->
     """Lamps, grille, plates: small plates just outside of the body."""
     front, rear = length / 2, -length / 2
     parts = [
-        _plane_x(front + 0.004, width * 0.5, (0.27 * height, 0.36 * height), 0.0, DARK),
-        _plane_x(front + 0.010, 0.5, (0.29 * height, 0.29 * height + 0.11), 0.0, None),
-        _plane_x(rear - 0.010, 0.5, (0.36 * height, 0.36 * height + 0.11), 0.0, None),
-        _plane_x(rear - 0.006, width * 0.7, (0.20 * height, 0.28 * height), 0.0, DARK),
+        _plane_x(front + 0.004, width * 0.5, (0.27 * height, 0.36 * height), DARK),
+        _plane_x(front + 0.010, 0.5, (0.29 * height, 0.29 * height + 0.11), None),
+        _plane_x(rear - 0.010, 0.5, (0.36 * height, 0.36 * height + 0.11), None),
+        _plane_x(rear - 0.006, width * 0.7, (0.20 * height, 0.28 * height), DARK),
     ]
-    lamp_height = (style.bonnet - 0.09) * height
+    front_size, rear_size = (0.18 * width, 0.075 * height), (0.13 * width, 0.11 * height)
+    front_z, rear_z = (style.bonnet - 0.09) * height, (style.boot - 0.10) * height
     for side in (-1, 1):
-        parts += _lamps(front - 0.02, side * width * 0.33, lamp_height, (0.34, 0.13), WHITE_LAMP, 1)
-        parts += _lamps(
-            rear + 0.03,
-            side * width * 0.385,
-            (style.boot - 0.09) * height,
-            (0.24, 0.17),
-            RED_LAMP,
-            -1,
-        )
+        parts.append(_lamp((front - 0.06, side * width * 0.29, front_z), front_size, WHITE_LAMP))
+        parts.append(_lamp((rear + 0.06, side * width * 0.36, rear_z), rear_size, RED_LAMP))
     return parts
 
 
-def _lamps(
-    x: float, y: float, z: float, size: tuple[float, float], colour: ArrayLike, forward: int
-) -> list[Shape]:
-    return [box((x - forward * 0.02, y, z), (0.1, *size), colour, Material.LAMP)]
+def _lamp(
+    centre: tuple[float, float, float], size: tuple[float, float], colour: ArrayLike
+) -> Shape:
+    """A lamp of this width and height."""
+    return box(centre, (0.1, *size), colour, Material.LAMP)
 
 
 def _plane_x(
-    x: float, width: float, heights: tuple[float, float], y: float, colour: ArrayLike | None
+    x: float, width: float, heights: tuple[float, float], colour: ArrayLike | None
 ) -> Shape:
     """An upright plate across the vehicle; a white number plate without colour."""
     low, high = heights
     half = width / 2
-    corners = [(x, y - half, low), (x, y + half, low), (x, y + half, high), (x, y - half, high)]
+    corners = [(x, -half, low), (x, half, low), (x, half, high), (x, -half, high)]
     if colour is None:
         return quads([corners], (0.8, 0.8, 0.75), Material.PLATE)
     return quads([corners], colour, Material.GLASS if colour is WINDOW else Material.RUBBER)

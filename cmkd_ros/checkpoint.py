@@ -117,6 +117,15 @@ def load_strictly(
     network.load_state_dict(dict(tensors))
 
 
+def parameter_count(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Numbers that are learned: running statistics of batch norms and counters do not count."""
+    return sum(
+        tensor.numel()
+        for key, tensor in tensors.items()
+        if tensor.is_floating_point() and not key.endswith(('.running_mean', '.running_var'))
+    )
+
+
 def save_bundle(
     path: str | Path, bundle: Bundle, storage: Literal['fp32', 'fp16'] = 'fp32'
 ) -> Path:

@@ -16,8 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmkd_ros.official_kind import STUDENT_CONFIGS, TEACHER_CONFIGS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cmkd_ros.official_file import OfficialFile
+    from cmkd_ros.official_import import Imported
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,17 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from cmkd_ros.checkpoint import load_bundle
+    from cmkd_ros.checkpoint import load_bundle, parameter_count
+    from cmkd_ros.official_file import is_pytorch_file
 
+    if is_pytorch_file(options.file) or options.file.suffix in ('.pth', '.pt'):
+        from cmkd_ros.official_info import describe_official
+
+        print(json.dumps(describe_official(options.file, _import), indent=2))
+        return
     bundle = load_bundle(options.file)
-    parameters = sum(t.numel() for t in bundle.tensors.values() if t.is_floating_point())
     print(
         json.dumps(
             {
                 'file': str(options.file),
                 'kind': bundle.kind,
                 'stage': None if bundle.kind == 'teacher' else 2 if bundle.with_head else 1,
-                'parameters': parameters,
+                'parameters': parameter_count(bundle.tensors),
                 'train_fx_px': bundle.train_fx_px,
                 'reference_height_m': bundle.reference_height_m,
                 'spec': bundle.spec,
@@ -65,6 +75,25 @@ def _info(options: argparse.Namespace) -> None:
             indent=2,
         )
     )
+
+
+def _import_official(options: argparse.Namespace) -> None:
+    from cmkd_ros.checkpoint import save_bundle
+    from cmkd_ros.official_file import read_official
+
+    imported = _import(read_official(options.checkpoint), options.config)
+    print(f'{save_bundle(options.out, imported.bundle)}: {imported.summary()}')
+
+
+def _import(file: OfficialFile, config: str) -> Imported:
+    """Import a student, or a teacher, whose networks belong to the training."""
+    from cmkd_ros.official_import import import_student
+
+    if config in STUDENT_CONFIGS:
+        return import_student(file, config)
+    from cmkd_ros.training.teacher.official_import import import_teacher
+
+    return import_teacher(file, config)
 
 
 def _detect(options: argparse.Namespace) -> None:
@@ -213,8 +242,13 @@ def _add_runtime_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     demo.add_argument('--kitti', type=Path, help='a KITTI folder instead of the synthetic drive')
     demo.add_argument('--quick', action='store_true', help='a minute of training: shows the wires')
 
-    info = add('info', _info, 'what a bundle is: network, provenance, metrics')
+    info = add('info', _info, 'what a bundle or an official checkpoint is')
     info.add_argument('file', type=Path)
+
+    official = add('import-official', _import_official, 'official CMKD checkpoint -> bundle')
+    official.add_argument('checkpoint', type=Path, metavar='CKPT', help='official *.pth')
+    official.add_argument('--config', required=True, choices=(*STUDENT_CONFIGS, *TEACHER_CONFIGS))
+    official.add_argument('--out', type=Path, required=True, help='bundle to write (*.cmkd)')
 
     detect = add('detect', _detect, 'one picture -> boxes')
     detect.add_argument('--model', type=Path, required=True, help='student bundle (*.cmkd)')

@@ -17,7 +17,7 @@ from cmkd_ros.official_kind import Contents, identify
 
 KITTI_FX_PX = 721.5377  # focal length of the camera that all official students were trained with
 KITTI_LIDAR_HEIGHT_M = 1.73
-IGNORED = {key: "the trainer's step counter" for key in IGNORED_OFFICIAL_KEYS}
+IGNORED = dict.fromkeys(IGNORED_OFFICIAL_KEYS, "the trainer's step counter")
 
 
 @dataclass(frozen=True)

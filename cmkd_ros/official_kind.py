@@ -92,7 +92,7 @@ def _resnet(shapes: Shapes, nested: bool) -> str:
         for n, index in ((layer, 2 if nested else 1) for layer in (1, 2, 3, 4))
     )
     bottleneck = f'{prefix}layer1.0.conv3.weight' in shapes
-    names = {
+    names: dict[tuple[bool, tuple[int, ...]], str] = {
         (False, (2, 2, 2, 2)): 'ResNet-18', (False, (3, 4, 6, 3)): 'ResNet-34',
         (True, (3, 4, 6, 3)): 'ResNet-50', (True, (3, 4, 23, 3)): 'ResNet-101',
     }  # fmt: skip

@@ -193,3 +193,34 @@ def test_wrong_models_bags_and_folders_are_named(bag, kitti, small_model, tmp_pa
         open_camera_bag(bag, image_topic='/left'),
     ):
         pass
+
+
+def test_real_frames_give_the_same_ap_through_the_network_and_through_the_node(
+    shared_dir, small_model, tmp_path
+):
+    """Frames of two calibrations and sizes in one bag; other thresholds than the bundle's."""
+    from cmkd_ros.training.evaluate import evaluate_bundle
+
+    kitti = shared_dir / 'kitti_mini' / 'training'
+    frames = tmp_path / 'frames.txt'
+    frames.write_text('000076\n000007\n')
+    bag = make_bag(kitti, tmp_path / 'drive', frames=frames, points=False)
+    by_network = evaluate_bundle(
+        small_model, kitti, frames, out=tmp_path / 'network', device='cpu', pictures=0
+    )
+    by_node = evaluate_bag(bag, small_model, kitti / 'label_2', out=tmp_path / 'node', device='cpu')
+    for frame in ('000076', '000007'):
+        one, other = (
+            read_results(tmp_path / way / 'results' / f'{frame}.txt') for way in ('network', 'node')
+        )
+        assert one.names == other.names
+        assert len(one) > 0
+        np.testing.assert_allclose(other.scores_N, one.scores_N, rtol=1e-3)
+        np.testing.assert_allclose(other.locations_N3, one.locations_N3, rtol=1e-3, atol=5e-3)
+    assert by_network.n_gt == by_node.n_gt
+    for level, classes in by_network.ap.items():
+        for name, metrics in classes.items():
+            for metric, ap in metrics.items():
+                np.testing.assert_allclose(
+                    by_node.ap[level][name][metric]['R40'], ap['R40'], atol=0.1
+                )

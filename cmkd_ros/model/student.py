@@ -6,6 +6,8 @@ is the rectified camera.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -17,7 +19,7 @@ from cmkd_ros.model.depth_net import AsppDepthHead, PlainDepthHead
 from cmkd_ros.model.image_backbone import ImageBackbone
 from cmkd_ros.model.lift import Lift
 from cmkd_ros.model.outputs import StudentOutput
-from cmkd_ros.model.spec import AnchorHeadSpec, NetworkSpec
+from cmkd_ros.model.spec import AnchorHeadSpec, HeadSpec, NetworkSpec
 
 MIN_CANVAS_PX = 32
 
@@ -107,7 +109,9 @@ def build_student(spec: NetworkSpec, with_head: bool = True) -> Student:
     bev_backbone = head = None
     if with_head:
         bev_backbone = BevBackbone(spec.bev_channels, **spec.bev.model_dump())
-        head = _build_head(spec, bev_backbone.out_channels)
+        head = build_head(
+            spec.head, bev_backbone.out_channels, len(spec.classes), spec.grid.range_m
+        )
     return Student(
         image_backbone=image_backbone,
         depth_head=depth_head_type(
@@ -128,25 +132,34 @@ def build_student(spec: NetworkSpec, with_head: bool = True) -> Student:
     )
 
 
-def _build_head(spec: NetworkSpec, in_channels: int) -> AnchorHead | CenterHead:
-    head = spec.head
-    if isinstance(head, AnchorHeadSpec):
+def build_head(
+    spec: HeadSpec, in_channels: int, n_classes: int, range_m: Sequence[float]
+) -> AnchorHead | CenterHead:
+    """Build the head a spec describes; students and teachers have the same.
+
+    Args:
+        spec: of the head.
+        in_channels: channels of the BEV backbone's output.
+        n_classes: number of classes.
+        range_m: x, y, z minima, then maxima: the area the maps cover.
+    """
+    if isinstance(spec, AnchorHeadSpec):
         return AnchorHead(
             in_channels,
-            len(spec.classes),
-            anchor_sizes_lwh=[anchor.size_lwh for anchor in head.anchors],
-            anchor_bottoms_z=[anchor.bottom_z for anchor in head.anchors],
-            rotations_rad=head.rotations_rad,
-            range_m=spec.grid.range_m,
-            direction_offset_rad=head.direction_offset_rad,
+            n_classes,
+            anchor_sizes_lwh=[anchor.size_lwh for anchor in spec.anchors],
+            anchor_bottoms_z=[anchor.bottom_z for anchor in spec.anchors],
+            rotations_rad=spec.rotations_rad,
+            range_m=range_m,
+            direction_offset_rad=spec.direction_offset_rad,
         )
     return CenterHead(
         in_channels,
-        len(spec.classes),
-        shared_channels=head.shared_channels,
-        range_m=spec.grid.range_m,
-        limit_range_m=head.limit_range_m,
-        max_objects=head.max_objects,
+        n_classes,
+        shared_channels=spec.shared_channels,
+        range_m=range_m,
+        limit_range_m=spec.limit_range_m,
+        max_objects=spec.max_objects,
     )
 
 

@@ -13,7 +13,7 @@ from cmkd_ros.training.distill.feature_loss import feature_loss
 from cmkd_ros.training.distill.response_loss import anchor_response_loss
 from cmkd_ros.training.engine.module import TrainingModule
 from cmkd_ros.training.engine.recipe import DistillWeights, OptimiserSpec
-from cmkd_ros.training.teacher.pointpillars import TeacherOutput
+from cmkd_ros.training.teacher.lidar_teacher import TeacherOutput
 
 
 class DistillModule(TrainingModule):

@@ -33,7 +33,8 @@ from cmkd_ros.training.engine.recipe import (
 )
 from cmkd_ros.training.engine.run import fit, open_run_folder, write_metrics
 from cmkd_ros.training.engine.teacher_module import TeacherModule
-from cmkd_ros.training.teacher.pointpillars import PointPillars, build_teacher
+from cmkd_ros.training.teacher.build import build_teacher
+from cmkd_ros.training.teacher.lidar_teacher import LidarTeacher
 from cmkd_ros.training.teacher.spec import TeacherSpec, load_teacher_spec
 
 LOG = logging.getLogger('cmkd.train')
@@ -151,7 +152,7 @@ def open_frames(
     )
 
 
-def build_teacher_of(bundle: Bundle, with_head: bool) -> tuple[TeacherSpec, PointPillars]:
+def build_teacher_of(bundle: Bundle, with_head: bool) -> tuple[TeacherSpec, LidarTeacher]:
     """Spec and network of a teacher bundle; without head when only its BEV map is wanted.
 
     Raises:

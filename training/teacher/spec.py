@@ -7,10 +7,10 @@ head and post-processing are the same blocks in both. Lengths are metres in the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cmkd_ros.model.spec import (
     AnchorHeadSpec,
@@ -23,6 +23,7 @@ from cmkd_ros.model.spec import (
     config_folder,
     parse_model,
 )
+from cmkd_ros.training.teacher.sparse_backbone import folded_shape
 
 
 class PillarsSpec(StrictModel):
@@ -32,9 +33,26 @@ class PillarsSpec(StrictModel):
     channels: Positive  # of the pillar features and of every convolution
     conv_strides: tuple[Positive, ...]  # one 3x3 convolution per entry
 
+    def bev_shape(self, cells_xyz: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(channels, rows, columns) of the BEV map that it makes of so many voxels."""
+        x, y, _ = cells_xyz
+        for stride in self.conv_strides:
+            x, y = -(-x // stride), -(-y // stride)
+        return self.channels, y, x
 
-# Sparse-convolution encoders (SECOND, CenterPoint) join here as a union on `kind`.
-EncoderSpec = PillarsSpec
+
+class SparseSpec(StrictModel):
+    """Sparse 3-D convolutions on voxels (SECOND, CenterPoint), folded to a BEV map."""
+
+    kind: Literal['sparse'] = 'sparse'
+    widths: tuple[Positive, Positive, Positive, Positive]  # channels of the four stages
+
+    def bev_shape(self, cells_xyz: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(channels, rows, columns) of the BEV map that it makes of so many voxels."""
+        return folded_shape(cells_xyz, self.widths[-1])
+
+
+EncoderSpec = Annotated[PillarsSpec | SparseSpec, Field(discriminator='kind')]
 
 
 class TeacherSpec(StrictModel):
@@ -64,7 +82,17 @@ class TeacherSpec(StrictModel):
                 f'a pillar spans the whole height: expected 1 voxel along z, '
                 f'found {self.grid.cells_xyz[2]}'
             )
+        if min(self.bev_shape) < 1:
+            raise ValueError(
+                f'{self.grid.cells_xyz} voxels (x, y, z) are too few: nothing is left after the '
+                'strides of the encoder'
+            )
         return self
+
+    @property
+    def bev_shape(self) -> tuple[int, int, int]:
+        """(channels, rows, columns) of the map that students learn from."""
+        return self.encoder.bev_shape(self.grid.cells_xyz)
 
 
 def load_teacher_spec(name_or_path: str | Path) -> TeacherSpec:

@@ -31,6 +31,12 @@ class Voxels:
         voxels = torch.arange(len(self.counts_V), device=self.counts_V.device)
         return torch.repeat_interleave(voxels, self.counts_V, output_size=len(self.points_K4))
 
+    def means_V4(self) -> torch.Tensor:
+        """Mean of the points that each voxel keeps."""
+        sums_V4 = self.points_K4.new_zeros(len(self.counts_V), self.points_K4.shape[1])
+        sums_V4 = sums_V4.index_add_(0, self.voxel_of_point_K(), self.points_K4)
+        return sums_V4 / self.counts_V[:, None]
+
     def padded_VP4(self, slots: int) -> torch.Tensor:
         """The points as a dense (V, slots, 4) array, zero where a slot is empty."""
         voxel_K = self.voxel_of_point_K()

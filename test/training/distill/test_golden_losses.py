@@ -14,7 +14,7 @@ from cmkd_ros.training.data.collate import make_batch
 from cmkd_ros.training.distill.depth_loss import depth_loss
 from cmkd_ros.training.distill.feature_loss import feature_loss
 from cmkd_ros.training.teacher.official_names import POINTPILLARS_RULES
-from cmkd_ros.training.teacher.pointpillars import build_teacher
+from cmkd_ros.training.teacher.build import build_teacher
 from cmkd_ros.training.teacher.spec import load_teacher_spec
 
 BINS = ('LID', 2.0, 46.8)

@@ -13,8 +13,8 @@ from cmkd_ros.model.post import find_boxes
 from cmkd_ros.model.spec import load_spec
 from cmkd_ros.model.student import build_student
 from cmkd_ros.official import official_to_ours
+from cmkd_ros.training.teacher.build import build_teacher
 from cmkd_ros.training.teacher.official_names import POINTPILLARS_RULES
-from cmkd_ros.training.teacher.pointpillars import build_teacher
 from cmkd_ros.training.teacher.spec import load_teacher_spec
 
 TOLERANCE = 1e-5  # relative rms; the official code repeats itself to 1e-6

@@ -7,27 +7,21 @@ from cmkd_ros.model.spec import config_folder, load_spec
 from cmkd_ros.training.teacher.spec import load_teacher_spec
 
 
-def bev_cells(teacher) -> tuple[int, int]:
-    stride = 1
-    for step in teacher.encoder.conv_strides:
-        stride *= step
-    x, y, _ = teacher.grid.cells_xyz
-    return x // stride, y // stride
-
-
 @pytest.mark.parametrize(
     ('teacher', 'student'),
     [
         ('pointpillars_scd', 'pp_r50'),
         ('pointpillars_scd', 'scd_r50'),
         ('pointpillars_r18', 'r18'),
+        ('second_scd', 'scd_r50'),
+        ('centerpoint_ctp', 'ctp_r50'),
     ],
 )
 def test_teacher_and_student_share_map_backbone_and_head(teacher, student):
     teacher, student = load_teacher_spec(teacher), load_spec(student)
     assert teacher.grid.range_m == student.grid.range_m
-    assert bev_cells(teacher) == student.grid.cells_xyz[:2]
-    assert teacher.encoder.channels == student.bev_channels
+    x, y, _ = student.grid.cells_xyz
+    assert teacher.bev_shape == (student.bev_channels, y, x)
     assert teacher.bev == student.bev
     assert teacher.head == student.head
     assert teacher.classes == student.classes
@@ -58,7 +52,12 @@ def test_an_unknown_name_lists_the_known_ones():
             {'grid': {'range_m': [2, -30.08, -3, 46.8, 30.08, 1], 'voxel_m': [0.32, 0.32, 2]}},
             'expected 1 voxel along z, found 2',
         ),
-        ({'encoder': {'kind': 'voxels', 'channels': 64, 'conv_strides': [2]}}, 'encoder.kind'),
+        (
+            {'encoder': {'kind': 'voxels', 'channels': 64, 'conv_strides': [2]}},
+            "encoder.*'pillars', 'sparse'",
+        ),
+        ({'encoder': {'kind': 'sparse', 'widths': [16, 32, 64]}}, 'encoder.sparse.widths.3'),
+        ({'encoder': {'kind': 'sparse', 'widths': [16, 32, 64, 64]}}, 'nothing is left'),
     ],
 )
 def test_faults_are_named_with_the_file(tmp_path, change, message):

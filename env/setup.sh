@@ -47,7 +47,7 @@ ros_kind() {
 # With ROS sourced its own packages are used; what of them is absent only its installer can bring.
 check_sourced_ros() {
   local package missing=()
-  for package in vision_msgs visualization_msgs diagnostic_msgs lifecycle_msgs; do
+  for package in vision_msgs tf2_msgs visualization_msgs diagnostic_msgs lifecycle_msgs; do
     "$python" -c "import $package" 2>/dev/null || missing+=("ros-$ROS_DISTRO-${package//_/-}")
   done
   [ ${#missing[@]} -eq 0 ] || die "ROS $ROS_DISTRO is sourced but lacks: ${missing[*]}." \
@@ -57,7 +57,7 @@ check_sourced_ros() {
 fingerprint() {
   {
     "$python" -V; echo "$ros $torch $own_spconv $PWD"
-    cat env/*.txt env/setup.sh env/vision_msgs/CMakeLists.txt env/vision_msgs/msg/* setup.py setup.cfg
+    cat env/*.txt env/setup.sh env/*.cmake env/*_msgs/CMakeLists.txt env/*_msgs/msg/* setup.py setup.cfg
   } | sha256sum
 }
 
@@ -142,23 +142,27 @@ install_packages() {
 
 # --- ROS interfaces and this package -----------------------------------------------------------
 
-build_vision_msgs() {
-  if "$venv/bin/python" -c 'from vision_msgs.msg import Detection3DArray, LabelInfo' 2>/dev/null; then
-    return
-  fi
-  say 'building vision_msgs'
-  local build
+# An interface package from its definition in env/, unless the statement given already imports it.
+build_interfaces() {
+  local package=$1 statement=$2 build
+  ! "$venv/bin/python" -c "$statement" 2>/dev/null || return 0
+  say "building $package"
   build=$(mktemp -d)
   (
     unset LD_LIBRARY_PATH PYTHONPATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
     export VIRTUAL_ENV=$venv AMENT_PREFIX_PATH=$venv PATH=$venv/bin:$PATH
-    cmake -S env/vision_msgs -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF \
+    cmake -S "env/$package" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF \
       -DCMAKE_PREFIX_PATH="$venv" -DCMAKE_INSTALL_PREFIX="$venv" \
       -DPython3_EXECUTABLE="$venv/bin/python" &&
       cmake --build "$build" --parallel "$(nproc)" &&
       cmake --install "$build"
-  ) >>"$log" 2>&1 || { tail -n 15 "$log" >&2; die "vision_msgs did not build (above); the whole log is $log."; }
+  ) >>"$log" 2>&1 || { tail -n 15 "$log" >&2; die "$package did not build (above); the whole log is $log."; }
   rm -rf "$build"
+}
+
+build_all_interfaces() {
+  build_interfaces vision_msgs 'from vision_msgs.msg import Detection3DArray, LabelInfo'
+  build_interfaces tf2_msgs 'from tf2_msgs.msg import TFMessage'
 }
 
 # As colcon would lay it out, so that commands written for an installed package work in .venv too.
@@ -191,7 +195,7 @@ install_tools
 make_venv
 printf '%s\n' "$own_torch" "$own_spconv" >"$choices"
 install_packages
-[ "$ros" != wheels ] || build_vision_msgs
+[ "$ros" != wheels ] || build_all_interfaces
 install_this_package
 fingerprint >"$stamp"
 say "done in $SECONDS s"

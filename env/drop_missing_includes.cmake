@@ -1,0 +1,16 @@
+# The wheels export include folders of the machine that built them; CMake refuses a target with a
+# folder that does not exist. Generator expressions are left as they are.
+get_property(imported_targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+foreach(target IN LISTS imported_targets)
+  get_target_property(folders ${target} INTERFACE_INCLUDE_DIRECTORIES)
+  if(NOT folders)
+    continue()
+  endif()
+  set(present "")
+  foreach(folder IN LISTS folders)
+    if(folder MATCHES "\\$<" OR EXISTS "${folder}")
+      list(APPEND present "${folder}")
+    endif()
+  endforeach()
+  set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${present}")
+endforeach()

@@ -333,3 +333,51 @@ def test_an_active_node_without_images_says_what_is_missing(make_bench, small_mo
     topic = f'{bench.node.get_namespace()}/image'
     assert f'no image on {topic} yet (' in status.message
     assert status.message.endswith('no camera_info either')
+
+
+def test_the_pose_comes_from_tf_where_there_is_one(
+    make_bench, small_model, messages, picture, detector, small_P_px_34
+):
+    """A camera 1.2 m up and tilted on a robot whose base_link lies 0.1 m above the ground."""
+    from geometry_msgs.msg import TransformStamped
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from tf2_msgs.msg import TFMessage
+
+    from cmkd_ros.geometry import invert_se3, matrix_to_quaternion
+
+    bench = make_bench(
+        model__path=str(small_model), device='cpu', pose__source='auto', pose__base_height=0.1
+    )
+    T_base_cam = invert_se3(camera_mount_pose(1.2, 0.1, 0.0, 1.5, reference_height_m=0.1))
+    transform = TransformStamped(child_frame_id='head_camera')
+    transform.header.frame_id = 'base_link'
+    for axis, value in zip('xyz', T_base_cam[:3, 3], strict=True):
+        setattr(transform.transform.translation, axis, float(value))
+    for axis, value in zip('xyzw', matrix_to_quaternion(T_base_cam[:3, :3]), strict=True):
+        setattr(transform.transform.rotation, axis, float(value))
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = bench.peer.create_publisher(TFMessage, '/tf_static', latched)
+    publisher.publish(TFMessage(transforms=[transform]))
+    assert bench.change_state('configure')
+    assert bench.change_state('activate')
+    bench.subscribe()
+    bench.wait(bench.connected)
+    # The transform may still be on its way: until it is here, images wait and are told so.
+    for second in range(1, 40):
+        image = messages.image(picture(2), second * 10**9, frame='head_camera')
+        bench.infos.publish(messages.info(second * 10**9, frame='head_camera'))
+        bench.images.publish(image)
+        bench.wait(lambda second=second: bench.node.counts['received'] == second)
+        time.sleep(0.1)
+        if bench.arrays:
+            break
+    pose = camera_mount_pose(1.2, 0.1)
+    found = detections_from_message(bench.arrays[-1], pose)
+    camera = CameraModel.from_projection(small_P_px_34, 320, 96)
+    expected = detector(picture(2), camera, pose)
+    assert found.class_names == expected.class_names
+    np.testing.assert_allclose(
+        found.boxes.array_N7[:, :6], expected.boxes.array_N7[:, :6], atol=1e-3
+    )
+    values = values_of(status_with(bench, lambda _: True))
+    assert values['camera pose'] == "TF between 'base_link' and 'head_camera'"

@@ -96,3 +96,22 @@ def test_impossible_transforms_are_refused(fault):
         buffer.put([message], static=True)
     with pytest.raises(LookupError):
         buffer.lookup('base', 'camera', 0)
+
+
+def test_the_message_on_the_wire_is_the_official_one():
+    """The type hash, as rosbags computes it from the definition in its own store."""
+    rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    rosbags = pytest.importorskip('rosbags.typesys', reason='needs rosbags')
+    from tf2_msgs.msg import TFMessage
+
+    store = rosbags.get_typestore(rosbags.Stores.ROS2_JAZZY)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node('tf_probe', context=context)
+        node.create_publisher(TFMessage, '/tf_probe', 1)
+        (endpoint,) = node.get_publishers_info_by_topic('/tf_probe')
+        assert str(endpoint.topic_type_hash) == store.hash_rihs01('tf2_msgs/msg/TFMessage')
+        node.destroy_node()
+    finally:
+        context.try_shutdown()

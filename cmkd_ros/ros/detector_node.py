@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
+from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import qos_policy_name_from_kind
 from rclpy.signals import uninstall_signal_handlers
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -94,7 +96,11 @@ class DetectorNode(LifecycleNode):
             f'active after {time.perf_counter() - started:.1f} s of warm-up; images on {topic}, '
             f'detections on {self.resolve_topic_name("detections")}'
         )
-        return super().on_activate(state)  # switches the publishers on
+        super().on_activate(state)  # switches the publishers on
+        if self._outputs is not None and self._pipeline is not None:
+            threshold = self._pipeline.post(self._settings.current).score_threshold
+            self._outputs.publish_labels(self.get_clock().now().to_msg(), threshold)
+        return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take no more images; returns after the one in progress."""
@@ -135,7 +141,11 @@ class DetectorNode(LifecycleNode):
         self.get_logger().info('loaded ' + ', '.join(self._facts.values()))
         self._subscriptions_made = [
             self.create_subscription(
-                CameraInfo, 'camera_info', self._infos.put, input_qos(parameters.qos, depth=10)
+                CameraInfo,
+                'camera_info',
+                self._infos.put,
+                input_qos(parameters.qos, depth=10),
+                event_callbacks=self._qos_mismatch('camera_info'),
             )
         ]
         transforms = None
@@ -169,6 +179,7 @@ class DetectorNode(LifecycleNode):
             topic,
             loop.put,
             input_qos(parameters.qos, depth=1),
+            event_callbacks=self._qos_mismatch(topic),
         )
         worker.repeat(loop.step)
         return self._images.topic_name
@@ -193,9 +204,24 @@ class DetectorNode(LifecycleNode):
         self._infos.clear()
         gc.collect()
 
-    def _decided(self, subject: str, decision: str) -> None:
-        self._health.decide(subject, decision)
+    def _decided(self, subject: str, decision: str, doubt: str) -> None:
+        self._health.decide(subject, decision, doubt)
         self.get_logger().info(f'{subject}: {decision}')
+        if doubt:
+            self.get_logger().warning(f'{subject}: {doubt}')
+
+    def _qos_mismatch(self, topic: str) -> SubscriptionEventCallbacks:
+        def tell(event: QoSRequestedIncompatibleQoSInfo) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind)
+            sentence = (
+                f'a publisher on {topic} offers another {policy} than parameter qos = '
+                f"'{self._settings.current.qos}' asks for, nothing of it arrives"
+            )
+            self._health.doubt(f'qos of {topic}', sentence)
+            self.get_logger().warning(sentence)
+
+        self._health.doubt(f'qos of {topic}', '')
+        return SubscriptionEventCallbacks(incompatible_qos=tell)
 
     def _is_unconfigured(self) -> bool:
         return self._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED

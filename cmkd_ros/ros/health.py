@@ -42,6 +42,7 @@ class Health:
             self._last_image_s: float | None = None
             self._last_trouble: tuple[float, str] | None = None
             self._decisions: dict[str, str] = {}
+            self._doubts: dict[str, str] = {}
 
     def count(self, what: str) -> None:
         """Add one to a counter of `COUNTERS`."""
@@ -70,10 +71,16 @@ class Health:
             self._finished_s.append(time.monotonic())
             self._last_trouble = None
 
-    def decide(self, subject: str, decision: str) -> None:
-        """Remember which calibration or pose is in use."""
+    def decide(self, subject: str, decision: str, doubt: str) -> None:
+        """Remember which calibration or pose is in use, and what is doubtful about it."""
         with self._lock:
             self._decisions[subject] = decision
+            self._doubts[subject] = doubt
+
+    def doubt(self, subject: str, sentence: str) -> None:
+        """Warn of something for as long as it is not taken back with an empty sentence."""
+        with self._lock:
+            self._doubts[subject] = sentence
 
     @property
     def counts(self) -> dict[str, int]:
@@ -105,13 +112,16 @@ class Health:
             rate_hz = (len(self._finished_s) - 1) / span if span > 0 else 0.0
             trouble = self._last_trouble
             decisions = dict(self._decisions)
+            doubts = [sentence for sentence in self._doubts.values() if sentence]
         level, message = DiagnosticStatus.OK, f'{state}, {rate_hz:.1f} images/s'
         if state != 'active':
             level, message = DiagnosticStatus.WARN, state
         elif missing:
-            level, message = DiagnosticStatus.WARN, missing
+            level, message = DiagnosticStatus.WARN, '; '.join([missing, *doubts])
         elif trouble is not None:
             level, message = DiagnosticStatus.ERROR, trouble[1]
+        elif doubts:
+            level, message = DiagnosticStatus.WARN, '; '.join(doubts)
         elif 0 < budget_ms < _percentile(latency, 50):
             level = DiagnosticStatus.WARN
             message = f'latency {_percentile(latency, 50):.0f} ms, budget {budget_ms:.0f} ms'

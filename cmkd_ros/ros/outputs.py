@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Header
-from vision_msgs.msg import Detection3DArray
+from vision_msgs.msg import Detection3DArray, LabelInfo, VisionClass
 from visualization_msgs.msg import MarkerArray
 
 from cmkd_ros.ros.detection_messages import DetectionArrayPool
 from cmkd_ros.ros.markers import detection_markers
 from cmkd_ros.ros.overlay import debug_image
 from cmkd_ros.ros.pipeline import SeenFrame
+from cmkd_ros.ros.qos import LATCHED_QOS
 
 
 class Outputs:
@@ -31,6 +34,7 @@ class Outputs:
         self._debug_image = self._publisher(Image, '~/debug_image', 1)
         self._processing_ms = self._publisher(Float64, 'debug/processing_time_ms', 1)
         self._latency_ms = self._publisher(Float64, 'debug/pipeline_latency_ms', 1)
+        self._labels = self._publisher(LabelInfo, '~/label_info', LATCHED_QOS)
 
     def is_watched(self) -> bool:
         """Whether anybody subscribes to what a processed image gives."""
@@ -38,6 +42,15 @@ class Outputs:
             publisher.get_subscription_count()
             for publisher in (self._detections, self._markers, self._debug_image)
         )
+
+    def publish_labels(self, stamp: Time, score_threshold: float) -> None:
+        """Tell the model's classes, in their order, to everybody who comes now or later."""
+        message = LabelInfo(threshold=score_threshold)
+        message.header.stamp = stamp
+        message.class_map = [
+            VisionClass(class_id=index, class_name=name) for index, name in enumerate(self._classes)
+        ]
+        self._labels.publish(message)
 
     def publish_detections(self, header: Header, frame: SeenFrame) -> None:
         """Publish the array, empty ones too; the header is the image's own.
@@ -67,7 +80,7 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
         self._made.clear()
 
-    def _publisher(self, kind: type, topic: str, depth: int) -> Any:
+    def _publisher(self, kind: type, topic: str, qos: int | QoSProfile) -> Any:
         create: Callable[..., Any] = self._node.create_lifecycle_publisher
-        self._made.append(create(kind, topic, depth))
+        self._made.append(create(kind, topic, qos))
         return self._made[-1]

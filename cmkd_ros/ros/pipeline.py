@@ -28,6 +28,7 @@ from cmkd_ros.ros.pose import PoseChooser, ReferencePose
 
 if TYPE_CHECKING:
     from cmkd_ros.detector import Detections, Detector
+    from cmkd_ros.model.spec import PostSpec
 
 # Size and focal length of KITTI's camera, to warm up with as long as none is known.
 _WARM_UP_P_PX_34 = np.array(
@@ -60,7 +61,7 @@ class Pipeline:
         detector: Detector,
         infos: CameraInfos,
         poses: PoseChooser,
-        decided: Callable[[str, str], None],
+        decided: Callable[[str, str, str], None],
     ) -> None:
         """Take the parts.
 
@@ -68,8 +69,9 @@ class Pipeline:
             detector: loaded network.
             infos: camera_infos received so far.
             poses: source of the camera's pose.
-            decided: called with (subject, decision) whenever a calibration or pose is used that
-                differs from the one before: for the log and diagnostics.
+            decided: called with (subject, decision, doubt) whenever a calibration or pose is used
+                that differs from the one before: for the log and diagnostics. The doubt is empty
+                when there is none.
         """
         self._detector = detector
         self._own_post = detector.post
@@ -96,13 +98,22 @@ class Pipeline:
         pose = self._poses.at(parameters.pose, header.frame_id, stamp_ns(header.stamp))
         if pose.source != self._pose_source:
             self._pose_source = pose.source
-            self._decided('camera pose', pose.source)
-        self._detector.post = self._own_post
-        self._detector.set_thresholds(
-            _given(parameters.post.score_threshold), _given(parameters.post.nms_iou)
-        )
+            self._decided('camera pose', pose.source, '')
+        self._detector.post = self.post(parameters)
         T_network_ref = _rectified_pose(camera, pose.T_cam_ref)
         return SeenFrame(image_HW3, camera, pose, self._detector(image_HW3, camera, T_network_ref))
+
+    def post(self, parameters: Parameters) -> PostSpec:
+        """The model's own post-processing with the thresholds that the parameters give."""
+        given = {
+            name: value
+            for name, value in (
+                ('score_threshold', parameters.post.score_threshold),
+                ('nms_iou', parameters.post.nms_iou),
+            )
+            if value >= 0
+        }
+        return self._own_post.model_copy(update=given)
 
     def warm_up(self, parameters: Parameters) -> None:
         """Run the network once on a black image, of the camera's size if it is known already."""
@@ -126,7 +137,7 @@ class Pipeline:
         if self._camera is None or self._camera[0] != key:
             camera = camera_from_info(info, parameters.rectified)
             self._camera = (key, camera)
-            self._decided('calibration', self._describe(camera, info))
+            self._decided('calibration', self._describe(camera, info), self._doubt(camera))
         return self._camera[1]
 
     def _describe(self, camera: CameraModel, info: CameraInfo) -> str:
@@ -141,9 +152,18 @@ class Pipeline:
             f'fx {camera.fx_px:.1f} px, {state}{resized}'
         )
 
+    def _doubt(self, camera: CameraModel) -> str:
+        from cmkd_ros.detector import FX_WORKING_RANGE
 
-def _given(value: float) -> float | None:
-    return None if value < 0 else value
+        scale = self._detector.focal_scale(camera)
+        low, high = FX_WORKING_RANGE
+        if low <= scale <= high:
+            return ''
+        return (
+            f"focal length {camera.fx_px:.0f} px is far from the training camera's "
+            f'{self._detector.train_fx_px:.0f} px: the image is resized by {scale:.2f}, outside '
+            f'the working range {low:g} to {high:g}; expect worse detections'
+        )
 
 
 def _rectified_pose(camera: CameraModel, T_cam_ref: np.ndarray) -> np.ndarray:

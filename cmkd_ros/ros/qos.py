@@ -22,6 +22,9 @@ def input_qos(name: str, depth: int) -> QoSProfile:
     )
 
 
+LATCHED_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 STATIC_TRANSFORMS_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )

@@ -218,6 +218,32 @@ def test_diagnostics_tell_model_decisions_counts_and_times(active, messages, pic
     assert int(values['images_received']) >= processed
 
 
+def test_labels_are_told_to_who_comes_late(active):
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from vision_msgs.msg import LabelInfo
+
+    found = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    subscription = active.peer.create_subscription(
+        LabelInfo, 'detector/label_info', found.append, latched
+    )
+    active.wait(lambda: found)
+    names = {label.class_id: label.class_name for label in found[0].class_map}
+    assert names == {0: 'Car', 1: 'Pedestrian', 2: 'Cyclist'}
+    assert found[0].threshold == pytest.approx(0.3)
+    active.peer.destroy_subscription(subscription)
+
+
+def test_a_focal_length_out_of_range_is_warned_of(active, messages, picture):
+    P_px_34 = np.array([[40.0, 0, 158, 0], [0, 40, 44, 0], [0, 0, 1, 0]])
+    ask(active, messages, messages.image(picture(1), 610 * 10**9), P=P_px_34)
+    status = status_with(active, lambda status: 'focal length' in status.message)
+    assert status.level == DiagnosticStatus.WARN
+    assert "40 px is far from the training camera's 190 px" in status.message
+    ask(active, messages, messages.image(picture(1), 611 * 10**9))
+    status_with(active, lambda status: status.level == DiagnosticStatus.OK)
+
+
 def test_the_type_on_the_wire_is_the_official_one(active):
     (info,) = active.peer.get_publishers_info_by_topic('detections')
     assert info.topic_type == 'vision_msgs/msg/Detection3DArray'
@@ -322,6 +348,18 @@ def test_compressed_images(make_bench, small_model, messages, picture, detector,
     answer = ask(bench, messages, image)
     camera = CameraModel.from_projection(small_P_px_34, 320, 96)
     assert len(answer.detections) == len(detector(picture(3), camera, POSE))
+
+
+def test_a_publisher_of_another_reliability_is_told_of(make_bench, small_model):
+    from rclpy.qos import qos_profile_sensor_data
+
+    bench = make_bench(model__path=str(small_model), device='cpu')
+    assert bench.change_state('configure')
+    assert bench.change_state('activate')
+    bench.peer.create_publisher(Image, 'image', qos_profile_sensor_data)
+    status = status_with(bench, lambda status: 'RELIABILITY' in status.message)
+    assert status.level == DiagnosticStatus.WARN
+    assert "/image offers another RELIABILITY than parameter qos = 'reliable'" in status.message
 
 
 def test_an_active_node_without_images_says_what_is_missing(make_bench, small_model):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -124,6 +124,19 @@ def open_database(path: Path, frames: KittiFrames, min_points: int = 5) -> Groun
     metadata = {'format': _FORMAT, 'source': source, 'sha256': _content_digest(database)}
     write_bytes_atomically(path, save(tensors, metadata))
     return database
+
+
+def join_databases(databases: Sequence[GroundTruthDatabase]) -> GroundTruthDatabase:
+    """One database of all objects of several, in order."""
+    starts = np.cumsum([0, *(len(database.points_P4) for database in databases[:-1])])
+    return GroundTruthDatabase(
+        boxes_K7=np.concatenate([database.boxes_K7 for database in databases]),
+        class_ids_K=np.concatenate([database.class_ids_K for database in databases]),
+        ends_K=np.concatenate(
+            [database.ends_K + start for database, start in zip(databases, starts, strict=True)]
+        ),
+        points_P4=np.concatenate([database.points_P4 for database in databases]),
+    )
 
 
 def points_in_boxes(

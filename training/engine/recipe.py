@@ -1,7 +1,8 @@
 """Run recipes: YAML files that say everything a training run does, read once, at the edge.
 
-A recipe may name a `base` (another YAML file beside it); mappings are merged key by key. Command
-line overrides `a.b=value` come last, their values read as YAML. Unknown keys are errors.
+A recipe may name a `base` (another YAML file beside it, or a list of them, later ones winning);
+mappings are merged key by key. Command line overrides `a.b=value` come last, their values read as
+YAML. Unknown keys are errors. Files named _*.yaml are parts of others, not recipes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,19 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class SourceSpec(StrictModel):
-    """One set of frames in KITTI layout."""
+    """One set of frames in the layout of KITTI's object benchmark, or of its raw recordings."""
 
-    root: Path  # holds `folder`/image_2, velodyne, calib, label_2
+    layout: Literal['object', 'raw'] = 'object'
+    root: Path  # object: holds `folder`/image_2, velodyne, calib, label_2; raw: the date folders
     frames: Path | None = None  # list file, relative to root; none: every image in the folder
     folder: str = 'training'
     labelled: bool = True  # False: labels are not read even where they exist
+
+    @model_validator(mode='after')
+    def _raw_has_no_labels(self) -> SourceSpec:
+        if self.layout == 'raw' and (self.labelled or self.frames is None):
+            raise ValueError('raw recordings need a list of frames or drives, and labelled: false')
+        return self
 
 
 class DataSpec(StrictModel):
@@ -71,14 +79,17 @@ class TeacherAugment(StrictModel):
     rotation_rad: Annotated[float, Field(ge=0)] = 0.785
     scale: tuple[float, float] = (0.95, 1.05)
     shuffle: bool = True
+    paste: dict[str, Annotated[int, Field(ge=0)]] = {}  # class -> objects of other frames to add
+    paste_min_points: Annotated[int, Field(ge=1)] = 5
+    paste_fill_up: bool = False  # objects that the frame has count towards `paste`
 
 
 class TeacherWeights(StrictModel):
     """Weights of the teacher's supervised loss terms."""
 
-    cls: Weight = 1.0
+    cls: Weight = 1.0  # of a centre head: of the heat maps
     box: Weight = 2.0
-    dir: Weight = 0.2
+    dir: Weight = 0.2  # a centre head has no such term
 
 
 class TeacherRecipe(RunRecipe):
@@ -95,9 +106,11 @@ class DistillWeights(StrictModel):
 
     bev: Weight = 32.0
     depth: Weight = 0.5
-    cls: Weight = 2.0
+    cls: Weight = 2.0  # of a centre head: of the heat maps
     box: Weight = 2.0
-    dir: Weight = 0.4
+    dir: Weight = 0.4  # a centre head has no such term
+    label_cls: Weight = 1.0  # these two: a centre head on labelled frames only
+    label_box: Weight = 2.0
 
 
 class DistillRecipe(RunRecipe):
@@ -107,6 +120,8 @@ class DistillRecipe(RunRecipe):
     stage: Literal[1, 2]
     student: str  # name in config/students, or a YAML file
     teacher: Path  # teacher bundle
+    teacher_spec: str | None = None  # of config/teachers: its range and voxels, if not its own
+    init_image: Path | None = None  # torchvision file that the image part of stage 1 starts from
     init: Path | None = None  # stage-1 student bundle whose weights stage 2 starts from
     flip: Fraction = 0.5
     redraw_empty: bool = False  # labelled frame without a box in range: take another one
@@ -115,7 +130,9 @@ class DistillRecipe(RunRecipe):
     @model_validator(mode='after')
     def _stage_fits_init(self) -> DistillRecipe:
         if self.stage == 1 and self.init is not None:
-            raise ValueError('init is for stage 2; stage 1 starts from fresh weights')
+            raise ValueError('init is for stage 2; stage 1 starts from fresh weights or init_image')
+        if self.stage == 2 and self.init_image is not None:
+            raise ValueError('init_image is for stage 1; stage 2 starts from init')
         return self
 
 
@@ -145,7 +162,7 @@ def load_recipe(name_or_path: str | Path, overrides: tuple[str, ...] = ()) -> Ru
 
 def _read_with_base(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        known = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
+        known = ', '.join(sorted(p.stem for p in RECIPES.glob('[!_]*.yaml')))
         raise FileNotFoundError(f'{path}: no such recipe; those of the package: {known}')
     try:
         data = yaml.safe_load(path.read_text())
@@ -153,8 +170,11 @@ def _read_with_base(path: Path) -> dict[str, Any]:
         raise ValueError(f'{path}: not valid YAML: {error}') from None
     if not isinstance(data, dict):
         raise ValueError(f'{path}: a recipe is a mapping of keys to values')
-    base = data.pop('base', None)
-    return _merge(_read_with_base(path.parent / base), data) if base else data
+    bases = data.pop('base', [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _read_with_base(path.parent / base))
+    return _merge(merged, data)
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

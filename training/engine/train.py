@@ -12,26 +12,24 @@ import torch
 from torch.utils.data import DataLoader
 
 from cmkd_ros.checkpoint import Bundle, load_bundle, load_strictly, save_bundle
-from cmkd_ros.kitti_files import read_frame_list
 from cmkd_ros.model.spec import NetworkSpec, load_spec, parse_model
 from cmkd_ros.model.student import Student, build_student
-from cmkd_ros.training.data.augment import RandomFlip, TeacherAugmentation
-from cmkd_ros.training.data.frames import Augmentation, ConcatFrames, Range
-from cmkd_ros.training.data.kitti import KittiFrames
+from cmkd_ros.training.data.augment import RandomFlip
+from cmkd_ros.training.data.frames import Augmentation, ConcatFrames
 from cmkd_ros.training.data.loader import make_loader
 from cmkd_ros.training.data.sample import Batch
 from cmkd_ros.training.engine.distill_module import DistillModule
+from cmkd_ros.training.engine.init_image import start_image_part
 from cmkd_ros.training.engine.initialise import copy_matching
 from cmkd_ros.training.engine.provenance import describe_run
 from cmkd_ros.training.engine.recipe import (
-    DataSpec,
     DistillRecipe,
     RunRecipe,
-    SourceSpec,
     TeacherRecipe,
     load_recipe,
 )
 from cmkd_ros.training.engine.run import fit, open_run_folder, write_metrics
+from cmkd_ros.training.engine.sources import open_frames, teacher_augmentation
 from cmkd_ros.training.engine.teacher_module import TeacherModule
 from cmkd_ros.training.teacher.build import build_teacher
 from cmkd_ros.training.teacher.lidar_teacher import LidarTeacher
@@ -61,16 +59,13 @@ def train_teacher(
     if not isinstance(recipe, TeacherRecipe):
         raise ValueError(f'{recipe_name}: not a recipe for a teacher; use `cmkd distill` for it')
     spec = load_teacher_spec(recipe.teacher)
-    frames = open_frames(recipe.data, spec.classes, spec.grid.range_m, with_depth=False)
+    frames = open_frames(
+        recipe.data, spec.classes, spec.grid.range_m, with_depth=False, with_image=False
+    )
     checkpoint = open_run_folder(out, recipe, resume)
     lightning.seed_everything(recipe.seed, verbose=False)
     teacher = build_teacher(spec, with_head=True)
-    augment = TeacherAugmentation(
-        flip_probability=recipe.augment.flip,
-        rotation_rad=recipe.augment.rotation_rad,
-        scale=recipe.augment.scale,
-        shuffle=recipe.augment.shuffle,
-    )
+    augment = teacher_augmentation(recipe.augment, recipe.data, spec.classes, out)
     LOG.info('training teacher %s on %d frames', spec.name, len(frames))
     loader = _loader(frames, recipe, augment, depth_stride=8, redraw_empty=True)
     metrics = fit(
@@ -105,7 +100,9 @@ def distill(
         raise ValueError(f'{recipe_name}: not a recipe for a student; use `cmkd train-teacher`')
     spec = load_spec(recipe.student)
     teacher_bundle = load_bundle(recipe.teacher)
-    teacher_spec, teacher = build_teacher_of(teacher_bundle, with_head=recipe.stage == 2)
+    teacher_spec, teacher = build_teacher_of(
+        teacher_bundle, with_head=recipe.stage == 2, spec_name=recipe.teacher_spec
+    )
     frames = open_frames(
         recipe.data, spec.classes, teacher_spec.grid.range_m, with_depth=recipe.weights.depth > 0
     )
@@ -114,6 +111,8 @@ def distill(
     student = build_student(spec, with_head=recipe.stage == 2)
     if recipe.stage == 2 and checkpoint is None:
         initialise_stage_2(student, teacher_bundle, recipe.init)
+    elif recipe.init_image is not None and checkpoint is None:
+        start_image_part(student, recipe.init_image)
     LOG.info(
         'distilling %s into %s, stage %d, %d frames',
         teacher_spec.name, spec.name, recipe.stage, len(frames),
@@ -130,30 +129,16 @@ def distill(
     )
 
 
-def open_frames(
-    data: DataSpec, classes: tuple[str, ...], range_m: Range, with_depth: bool
-) -> ConcatFrames:
-    """The frames of a recipe, labelled and unlabelled sources one after the other."""
-    return ConcatFrames(
-        [
-            KittiFrames(
-                source.root,
-                _frames_of(source),
-                classes,
-                split_folder=source.folder,
-                range_m=range_m,
-                with_points=True,
-                with_depth=with_depth,
-                labelled=source.labelled,
-                cache=data.keep_in_memory,
-            )
-            for source in data.sources
-        ]
-    )
+def build_teacher_of(
+    bundle: Bundle, with_head: bool, spec_name: str | None = None
+) -> tuple[TeacherSpec, LidarTeacher]:
+    """Spec and network of a teacher bundle.
 
-
-def build_teacher_of(bundle: Bundle, with_head: bool) -> tuple[TeacherSpec, LidarTeacher]:
-    """Spec and network of a teacher bundle; without head when only its BEV map is wanted.
+    Args:
+        bundle: of a teacher.
+        with_head: False leaves the head out, when only the BEV map is wanted.
+        spec_name: spec to run the weights in instead of the bundle's own; teachers are
+            convolutional, so that one that was trained on its own range serves a student's.
 
     Raises:
         ValueError: the bundle is a student, or its weights do not fit.
@@ -164,6 +149,8 @@ def build_teacher_of(bundle: Bundle, with_head: bool) -> tuple[TeacherSpec, Lida
             'train one with `cmkd train-teacher`'
         )
     spec = parse_model(TeacherSpec, bundle.spec, f'{bundle.source} (spec)')
+    if spec_name is not None:
+        spec = load_teacher_spec(spec_name)
     teacher = build_teacher(spec, with_head=True)
     load_strictly(teacher, bundle.tensors, bundle.source)
     if not with_head:
@@ -186,16 +173,6 @@ def initialise_stage_2(student: Student, teacher: Bundle, stage_1: Path | None) 
     trained = [name for name, _ in student.named_children() if f'{name}.' not in parts]
     prefixes = tuple(f'{name}.' for name in trained)
     LOG.info('%s', copy_matching(student, bundle.tensors, prefixes, bundle.source))
-
-
-def _frames_of(source: SourceSpec) -> list[str]:
-    if source.frames is not None:
-        return list(read_frame_list(source.root / source.frames))
-    folder = source.root / source.folder / 'image_2'
-    frames = sorted(path.stem for path in folder.glob('*.png'))
-    if not frames:
-        raise FileNotFoundError(f'{folder}: no *.png images there (data.sources root or folder)')
-    return frames
 
 
 def _loader(

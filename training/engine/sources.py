@@ -1,0 +1,130 @@
+"""The frames of a recipe: data sets in KITTI layouts, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cmkd_ros.kitti_files import read_frame_list
+from cmkd_ros.training.data.augment import InTurn, TeacherAugmentation
+from cmkd_ros.training.data.frames import Augmentation, ConcatFrames, FrameSource, Range
+from cmkd_ros.training.data.gt_database import PasteObjects, join_databases, open_database
+from cmkd_ros.training.data.kitti import KittiFrames
+from cmkd_ros.training.data.kitti_raw import KittiRawFrames, read_raw_list
+from cmkd_ros.training.engine.recipe import DataSpec, SourceSpec, TeacherAugment
+
+
+def open_frames(
+    data: DataSpec,
+    classes: tuple[str, ...],
+    range_m: Range,
+    with_depth: bool,
+    with_image: bool = True,
+) -> ConcatFrames:
+    """The frames of a recipe, labelled and unlabelled sources one after the other.
+
+    Args:
+        data: the recipe's sources.
+        classes: wanted class names.
+        range_m: crop of points and boxes.
+        with_depth: whether frames carry depth targets.
+        with_image: False spares the decoding of pictures, for teachers.
+    """
+    return ConcatFrames(
+        [
+            _open(source, classes, range_m, with_depth, with_image, data.keep_in_memory)
+            for source in data.sources
+        ]
+    )
+
+
+def teacher_augmentation(
+    spec: TeacherAugment, data: DataSpec, classes: tuple[str, ...], folder: Path
+) -> Augmentation:
+    """The random changes of a teacher's scans, pasted objects first.
+
+    Args:
+        spec: the recipe's augmentation.
+        data: its sources; objects are cut out of the labelled ones.
+        classes: class names of the teacher.
+        folder: of the run; the cut-out objects are kept there.
+
+    Raises:
+        ValueError: a class to paste that the teacher does not know, or no labelled source.
+    """
+    change = TeacherAugmentation(
+        flip_probability=spec.flip,
+        rotation_rad=spec.rotation_rad,
+        scale=spec.scale,
+        shuffle=spec.shuffle,
+    )
+    if not any(spec.paste.values()):
+        return change
+    unknown = sorted(set(spec.paste) - set(classes))
+    if unknown:
+        raise ValueError(
+            f'augment.paste: {", ".join(unknown)}: not among the classes {", ".join(classes)}'
+        )
+    databases = [
+        open_database(
+            folder / f'objects_{index}.safetensors',
+            _open_object(source, classes, None, False, False, False),
+            spec.paste_min_points,
+        )
+        for index, source in enumerate(data.sources)
+        if source.labelled
+    ]
+    if not databases:
+        raise ValueError('augment.paste needs a labelled source to cut objects out of')
+    wanted = {classes.index(name) + 1: number for name, number in spec.paste.items()}
+    return InTurn((PasteObjects(join_databases(databases), wanted, spec.paste_fill_up), change))
+
+
+def _open(
+    source: SourceSpec,
+    classes: Sequence[str],
+    range_m: Range,
+    with_depth: bool,
+    with_image: bool,
+    cache: bool,
+) -> FrameSource:
+    if source.layout == 'object' or source.frames is None:
+        return _open_object(source, classes, range_m, with_depth, with_image, cache)
+    return KittiRawFrames(
+        source.root,
+        read_raw_list(source.root / source.frames),
+        range_m=range_m,
+        with_image=with_image,
+        with_depth=with_depth,
+    )
+
+
+def _open_object(
+    source: SourceSpec,
+    classes: Sequence[str],
+    range_m: Range | None,
+    with_depth: bool,
+    with_image: bool,
+    cache: bool,
+) -> KittiFrames:
+    return KittiFrames(
+        source.root,
+        _frames_of(source),
+        classes,
+        split_folder=source.folder,
+        range_m=range_m,
+        with_image=with_image,
+        with_depth=with_depth,
+        labelled=source.labelled,
+        cache=cache,
+    )
+
+
+def _frames_of(source: SourceSpec) -> list[str]:
+    if source.frames is not None:
+        return list(read_frame_list(source.root / source.frames))
+    folder = source.root / source.folder / 'image_2'
+    frames = sorted(path.stem for path in folder.glob('*.png'))
+    if not frames:
+        raise FileNotFoundError(f'{folder}: no *.png images there (data.sources root or folder)')
+    return frames

@@ -141,18 +141,19 @@ def camera_from_info(message: CameraInfo, rectified: str = 'auto') -> CameraMode
     """
     roi = message.roi
     try:
-        return CameraModel.from_camera_info(
-            message.width,
-            message.height,
-            message.k,
-            message.p,
-            message.r,
-            tuple(message.d),
-            message.distortion_model,
-            roi=(roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify),
-            binning=(message.binning_x, message.binning_y),
-            rectified={'true': True, 'false': False}.get(rectified),
-        )
+        with np.errstate(all='ignore'):  # absurd numbers are refused, not warned of
+            return CameraModel.from_camera_info(
+                message.width,
+                message.height,
+                message.k,
+                message.p,
+                message.r,
+                tuple(message.d),
+                message.distortion_model,
+                roi=(roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify),
+                binning=(message.binning_x, message.binning_y),
+                rectified={'true': True, 'false': False}.get(rectified),
+            )
     except ValueError as error:
         raise ValueError(f"camera_info of frame '{message.header.frame_id}': {error}") from None
 

@@ -81,12 +81,13 @@ class ImageLoop:
         except (ValueError, OverflowError) as error:
             self._health.trouble('bad', str(error))
             self._logger.error(f'image dropped: {error}', throttle_duration_sec=REPEAT_S)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001  torch and OpenCV raise all sorts
             if not self._is_alive():
                 time.sleep(POLL_S)
                 return
-            self._health.trouble('failed', f'detection failed: {error}')
-            self._logger.error(f'detection failed: {error}', throttle_duration_sec=REPEAT_S)
+            sentence = f'detection failed: {type(error).__name__}: {error}'
+            self._health.trouble('failed', sentence)
+            self._logger.error(sentence, throttle_duration_sec=REPEAT_S)
 
     def _next(self) -> Image | CompressedImage | None:
         if not self._outputs.is_watched():

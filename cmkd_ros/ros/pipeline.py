@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cmkd_ros.detector import Detections, Detector
     from cmkd_ros.model.spec import PostSpec
 
+LARGEST_SCALE = 8.0
 # Size and focal length of KITTI's camera, to warm up with as long as none is known.
 _WARM_UP_P_PX_34 = np.array(
     [[721.5, 0.0, 609.6, 0.0], [0.0, 721.5, 172.9, 0.0], [0.0, 0.0, 1.0, 0.0]]
@@ -136,6 +137,7 @@ class Pipeline:
         key = (frame_id, parameters.rectified, info_key(info))
         if self._camera is None or self._camera[0] != key:
             camera = camera_from_info(info, parameters.rectified)
+            self._refuse_absurd(camera)
             self._camera = (key, camera)
             self._decided('calibration', self._describe(camera, info), self._doubt(camera))
         return self._camera[1]
@@ -151,6 +153,15 @@ class Pipeline:
             f"frame '{info.header.frame_id}': {camera.width}x{camera.height}, "
             f'fx {camera.fx_px:.1f} px, {state}{resized}'
         )
+
+    def _refuse_absurd(self, camera: CameraModel) -> None:
+        """A focal length near zero would blow the image up to gigabytes."""
+        scale = self._detector.focal_scale(camera)
+        if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
+            raise ValueError(
+                f'camera_info: focal length {camera.fx_px:g} px would resize the image by '
+                f'{scale:g}; the most is {LARGEST_SCALE:g} either way'
+            )
 
     def _doubt(self, camera: CameraModel) -> str:
         from cmkd_ros.detector import FX_WORKING_RANGE

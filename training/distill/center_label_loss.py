@@ -76,7 +76,12 @@ def center_targets(
         size_yx: rows and columns of the map.
         overlap, min_radius: shape of the Gaussians.
         max_objects: cap per frame.
+
+    Raises:
+        ValueError: a class id outside the classes.
     """
+    if len(class_ids_M) and not 1 <= int(class_ids_M.min()) <= int(class_ids_M.max()) <= n_classes:
+        raise ValueError(f'class ids must lie in 1..{n_classes}, found {class_ids_M.tolist()}')
     size_y, size_x = size_yx
     cell_x = (range_m[3] - range_m[0]) / size_x
     cell_y = (range_m[4] - range_m[1]) / size_y

@@ -68,7 +68,8 @@ def quality_targets(
             continue
         # Half a turn does not change the overlap: the direction need not be resolved.
         own_N7 = decode_boxes(deltas.reshape(-1, 7).float(), anchors_N7)
-        overlap_N, best_N = iou_3d(own_N7, boxes_M7.to(own_N7)).nan_to_num_(0.0).max(dim=1)
+        overlap_NM = iou_3d(own_N7, boxes_M7.to(own_N7)).nan_to_num_(0.0, posinf=0.0)
+        overlap_N, best_N = overlap_NM.max(dim=1)
         class_N = ids_M.to(best_N.device)[best_N] - 1
         quality_NK.scatter_(1, class_N[:, None], overlap_N[:, None])
     return quality_BNK

@@ -1,7 +1,8 @@
 """Sparse 3-D backbone of SECOND and CenterPoint: residual blocks on voxels, folded to a BEV map.
 
 The only file that imports spconv, and only when a network is built. Its modules hold the weights.
-On a GPU they also compute; on the CPU they only say which voxels meet (see `sparse_conv`).
+Where spconv is built for the GPU and the voxels are there, they also compute; else they only say
+which voxels meet, and `sparse_conv` computes.
 
 Letters: B scans, V voxels, C channels, Z layers left at the end, Y X rows and columns of the map.
 """
@@ -172,13 +173,15 @@ def fold(voxels: SparseConvTensor) -> torch.Tensor:
 
 
 def convolve(conv: Any, voxels: SparseConvTensor) -> SparseConvTensor:
-    """Apply an spconv convolution module, on the CPU by exact arithmetic of our own.
+    """Apply an spconv convolution module, with exact arithmetic of our own where it has none.
 
     Args:
         conv: `SubMConv3d` or `SparseConv3d`.
         voxels: its input.
     """
-    if voxels.features.is_cuda:
+    from spconv.cppconstants import CPU_ONLY_BUILD
+
+    if voxels.features.is_cuda and not CPU_ONLY_BUILD:
         # spconv builds no graph in eval mode; whether one is wanted is for torch to say.
         return conv.train(torch.is_grad_enabled())(voxels)
     indices, shape, pairs = _pairs(conv, voxels)
@@ -195,14 +198,20 @@ def _pairs(conv: Any, voxels: SparseConvTensor) -> tuple[torch.Tensor, list[int]
     from spconv.core import ConvAlgo
     from spconv.pytorch import ops
 
-    shape = voxels.spatial_shape
+    shape, device = voxels.spatial_shape, voxels.indices.device
     if conv.subm and conv.indice_key in voxels.indice_dict:
         return voxels.indices, shape, voxels.indice_dict[conv.indice_key]
     window = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
     indices, table_2KV, counts = ops.get_indice_pairs(
-        voxels.indices, voxels.batch_size, shape, ConvAlgo.Native, *window, [0, 0, 0], conv.subm
+        voxels.indices.cpu(),
+        voxels.batch_size,
+        shape,
+        ConvAlgo.Native,
+        *window,
+        out_padding=[0, 0, 0],
+        subm=conv.subm,
     )
-    counts_K = counts.tolist()
+    indices, counts_K = indices.to(device), counts.tolist()
     if conv.subm:
         # Of a submanifold kernel spconv counts one half only: the other is its mirror image, and
         # under the cell in the middle every voxel meets itself.
@@ -210,7 +219,7 @@ def _pairs(conv: Any, voxels: SparseConvTensor) -> tuple[torch.Tensor, list[int]
         counts_K = [*half, len(indices), *reversed(half)]
     else:
         shape = ops.get_conv_output_size(shape, *window)
-    pairs = VoxelPairs.from_table(table_2KV, counts_K, len(indices))
+    pairs = VoxelPairs.from_table(table_2KV.to(device), counts_K, len(indices))
     if conv.subm:
         voxels.indice_dict[conv.indice_key] = pairs
     return indices, shape, pairs

@@ -1,8 +1,8 @@
-"""Sparse 3-D convolution on the CPU: gather, matrix product, add, kernel cell by kernel cell.
+"""Sparse 3-D convolution in torch: gather, matrix product, add, kernel cell by kernel cell.
 
 spconv knows which voxels meet (see `sparse_backbone`), but its own arithmetic on the CPU loses rows
 at random with two threads, refuses biases, and asks for a CUDA stream in its backward pass
-(cmkd-spec N). This is that arithmetic in torch: exact, repeatable, with gradients.
+(cmkd-spec N). This is that arithmetic on any device: exact, and repeatable on the CPU.
 
 Letters: N M voxels of input and output, I O channels of input and output, K cells of the kernel
 (z, y, x order), P pairs of one cell.

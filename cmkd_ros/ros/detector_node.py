@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_policy_name_from_kind
@@ -260,14 +261,15 @@ def _load(parameters: Parameters) -> tuple[Detector, float]:
     return detector, bundle.reference_height_m
 
 
-def run(args: Sequence[str] | None = None) -> int:
+def run(args: Sequence[str] | None, ros_is_up: threading.Event) -> int:
     """Run the node until it is told to end.
 
     Args:
         args: command line without the program's name; None takes the process's own.
+        ros_is_up: is set once rclpy handles signals.
 
     Returns:
-        0 after SIGINT, SIGTERM or a shutdown of ROS; 2 when a parameter does not validate.
+        0 after SIGINT, SIGTERM or a shutdown of ROS; 2 when an argument or parameter is wrong.
     """
     node: DetectorNode | None = None
     # A result is worth more than a callback: let the worker have the interpreter back soon.
@@ -275,13 +277,17 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         try:
             rclpy.init(args=args)
+            ros_is_up.set()
             node = DetectorNode()
+        except (ValueError, RuntimeError, ParameterException) as error:
+            if ros_is_up.is_set() and not rclpy.ok():
+                return 0  # SIGTERM ended ROS under the node's hands
+            rclpy.logging.get_logger('detector').fatal(str(error).splitlines()[0])
+            return 2
+        try:
             _spin(node)
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
-        except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-            rclpy.logging.get_logger('detector').fatal(str(error))
-            return 2
         finally:
             _close(node)
     except KeyboardInterrupt:

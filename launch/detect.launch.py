@@ -4,6 +4,7 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 # Argument of this launch file -> parameter of the node; empty leaves it to params_file.
@@ -43,7 +44,12 @@ DEFAULTS = {
 def detector(context):
     """The node, with the parameters that were given."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    parameters = {parameter: given[name] for name, parameter in PARAMETERS.items() if given[name]}
+    parameters = {
+        # Without a type, launch reads a string as YAML: a model called 1.cmkd is safe, `1` is not.
+        parameter: ParameterValue(given[name], value_type=str)
+        for name, parameter in PARAMETERS.items()
+        if given[name]
+    }
     parameters['use_sim_time'] = given['use_sim_time'].lower() == 'true'
     return [
         Node(

@@ -91,8 +91,8 @@ class PoseParameters(_Group):
     )
     base_frame: str = _parameter(
         'base_link',
-        'TF frame fixed to the robot, x forward, z up; gives the camera its height and tilt when '
-        'reference_frame is empty.',
+        'TF frame fixed to the robot, z up; gives the camera its height, pitch and roll when '
+        'reference_frame is empty. The camera may look in any direction.',
         live=False,
     )
     base_height: float = _parameter(

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cmkd_ros.geometry import camera_mount_pose, invert_se3, make_se3, quaternion_to_matrix
+from cmkd_ros.geometry import (
+    camera_mount_pose,
+    invert_se3,
+    make_se3,
+    quaternion_to_matrix,
+    yaw_to_quaternion,
+)
 from cmkd_ros.ros.parameters import PoseParameters
 from cmkd_ros.ros.tf import TransformBuffer
 
@@ -55,10 +61,11 @@ def transform_pose(parameters: PoseParameters) -> ReferencePose:
 def base_pose(
     T_base_cam: np.ndarray, parameters: PoseParameters, reference_height_m: float
 ) -> np.ndarray:
-    """Pose of the camera in a reference frame that is parallel to a robot's base frame.
+    """Pose of the camera in a reference frame that the robot's base frame gives the ground to.
 
-    The base gives height above ground and orientation. Its horizontal place is the robot's own
-    affair: the network has learnt its distances from a LiDAR `camera_forward` behind the camera.
+    The base tells height, pitch and roll. Place and heading are taken from the camera itself: the
+    network has learnt to look along x from `camera_forward` before the origin, so that is where a
+    camera on the robot's side or rear gets its own reference frame, too.
 
     Args:
         T_base_cam: (4, 4), the camera in the base frame (x forward, z up).
@@ -68,7 +75,11 @@ def base_pose(
     Returns:
         T_cam_ref (4, 4) float64.
     """
-    T_ref_cam = T_base_cam.copy()
+    ahead_3 = T_base_cam[:3, 2]
+    yaw_rad = np.arctan2(ahead_3[1], ahead_3[0])
+    R_ref_base = quaternion_to_matrix(yaw_to_quaternion(-yaw_rad))
+    T_ref_cam = np.eye(4)
+    T_ref_cam[:3, :3] = R_ref_base @ T_base_cam[:3, :3]
     height_m = T_base_cam[2, 3] + parameters.base_height
     T_ref_cam[:3, 3] = (parameters.camera_forward, 0.0, height_m - reference_height_m)
     return invert_se3(T_ref_cam)

@@ -5,7 +5,13 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from cmkd_ros.geometry import camera_mount_pose, invert_se3, matrix_to_quaternion
+from cmkd_ros.geometry import (
+    camera_mount_pose,
+    invert_se3,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+    yaw_to_quaternion,
+)
 from cmkd_ros.ros.parameters import parse_parameters
 from cmkd_ros.ros.pose import PoseChooser, base_pose, mount_pose, transform_pose
 from cmkd_ros.ros.tf import TransformBuffer
@@ -44,10 +50,13 @@ def test_transform_parameter_is_the_camera_in_the_reference_frame():
     np.testing.assert_allclose(found.T_cam_ref, T_cam_ref, atol=1e-12)
 
 
-def test_a_base_frame_gives_height_and_tilt_but_not_place():
-    """A camera 2 m ahead and 0.3 m left of base_link sees the same as its bare mount says."""
+@pytest.mark.parametrize('heading_rad', [0.0, 0.02, 1.5, -2.9])
+def test_a_base_frame_gives_height_and_tilt_but_not_place_and_heading(heading_rad):
+    """A camera anywhere on the robot, looking anywhere, sees the same as its bare mount says."""
     T_ref_cam = invert_se3(camera_mount_pose(1.2, 0.1, 0.05, 0.27, 1.73))
     T_base_cam = T_ref_cam.copy()
+    turn_33 = quaternion_to_matrix(yaw_to_quaternion(heading_rad))
+    T_base_cam[:3, :3] = turn_33 @ T_base_cam[:3, :3]
     T_base_cam[:3, 3] = [2.0, 0.3, 1.2 - 0.25]
     found = base_pose(T_base_cam, pose_parameters(base_height=0.25), 1.73)
     np.testing.assert_allclose(found, camera_mount_pose(1.2, 0.1, 0.05, 0.27, 1.73), atol=1e-12)

@@ -242,7 +242,8 @@ def _import_spconv() -> Any:
     except ImportError as error:
         raise ImportError(
             'SECOND and CenterPoint need spconv: pip install spconv (CPU) or the spconv-cuXXX '
-            f'that fits your CUDA ({error})'
+            f'that fits your CUDA ({error})',
+            name=error.name,
         ) from error
     # spconv's tensor type lets itself be traced by torch.fx; torch warns of that, to nobody's use.
     logging.getLogger('torch.fx._symbolic_trace').setLevel(logging.ERROR)

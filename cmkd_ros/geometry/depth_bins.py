@@ -52,9 +52,11 @@ def depth_to_bin(
     """
     _check(mode, n_bins, d_min, d_max)
     if mode == 'LID':
-        # The order of operations is the official one, so that float32 rounds alike.
+        # The order of operations is the official one, so that float32 rounds alike. The root is
+        # taken in float64, because vectorised float32 roots may be a digit off.
         bin_size = 2 * (d_max - d_min) / (n_bins * (1 + n_bins))
-        return -0.5 + 0.5 * torch.sqrt(1 + 8 * (depth - d_min) / bin_size)
+        square = 1 + 8 * (depth - d_min) / bin_size
+        return -0.5 + 0.5 * square.double().sqrt().to(square.dtype)
     if mode == 'UD':
         return (depth - d_min) / ((d_max - d_min) / n_bins)
     log_min, log_max = np.log1p(d_min), np.log1p(d_max)

@@ -61,7 +61,10 @@ def voxel_frustum_coordinates(
     feature_hw: tuple[int, int],
     depth_bins: tuple[BinMode, int, float, float],
 ) -> torch.Tensor:
-    """Frustum position of every voxel centre, computed in float64.
+    """Frustum position of every voxel centre, in the precision of the camera.
+
+    The official code computes it in float32. So that float32 rounds alike, operations and their
+    order are the official ones: it makes every later map ten times as close.
 
     Args:
         cam_to_img_34: projection of the camera, pixels of the canvas.
@@ -72,34 +75,43 @@ def voxel_frustum_coordinates(
         depth_bins: (mode, bins, nearest, farthest in metres).
 
     Returns:
-        (Y, X, Z, 3) float64 (column, row, bin) in units of feature pixels and bins, integer at
-        their centres; OUTSIDE, element by element, where the projection has no value.
+        (Y, X, Z, 3) (column, row, bin) in units of feature pixels and bins, integer at their
+        centres; OUTSIDE, element by element, where the projection has no value.
     """
-    projection, pose = cam_to_img_34.double(), ref_to_cam_44.double()
-    axes = []
-    for low, high, count in zip(range_m[:3], range_m[3:], cells_xyz, strict=True):
-        steps = torch.arange(count, dtype=torch.float64, device=projection.device)
-        axes.append(low + (steps + 0.5) * ((high - low) / count))
-    x, y, z = torch.meshgrid(*axes, indexing='ij')
-    centers_YXZ3 = torch.stack([x, y, z], dim=-1).transpose(0, 1)
-
-    cam_YXZ3 = centers_YXZ3 @ pose[:3, :3].T + pose[:3, 3]
-    img_YXZ3 = cam_YXZ3 @ projection[:, :3].T + projection[:, 3]
-    u_px, v_px = (img_YXZ3[..., axis] / (img_YXZ3[..., 2] + 1e-8) for axis in (0, 1))
+    dtype, device = cam_to_img_34.dtype, cam_to_img_34.device
+    cells_3 = torch.tensor(cells_xyz, dtype=dtype, device=device)
+    low_3, high_3 = torch.tensor(range_m, dtype=dtype, device=device).view(2, 3)
+    axes = [torch.arange(count, dtype=dtype, device=device) + 0.5 for count in cells_xyz]
+    x_cells, y_cells, z_cells = torch.meshgrid(*axes, indexing='ij')
+    ref_from_cells_44 = torch.diag(torch.cat([(high_3 - low_3) / cells_3, cells_3.new_ones(1)]))
+    ref_from_cells_44[:3, 3] = low_3
+    # As sums of products: a matrix product on a GPU may round more coarsely.
+    cam_from_cells_34 = (ref_to_cam_44[:3, :, None] * ref_from_cells_44).sum(dim=1)
+    in_cam = _transform(cam_from_cells_34, x_cells, y_cells, z_cells)
+    u, v, w = _transform(cam_to_img_34, *in_cam)
+    scale = 1 / (w + 1e-8)
     mode, n_bins, d_min, d_max = depth_bins
-    bin_YXZ = depth_to_bin(img_YXZ3[..., 2] - projection[2, 3], mode, n_bins, d_min, d_max)
+    bins = depth_to_bin(w - cam_to_img_34[2, 3], mode, n_bins, d_min, d_max)
 
     # Quirk kept: the official grid is normalised as if corners were aligned (pixel / (size - 1))
     # but sampled as if they were not, along depth (bins - 1) as well as in the image.
     coordinates = []
     for value, size, length in (
-        (u_px, feature_hw[1], canvas_hw[1] - 1),
-        (v_px, feature_hw[0], canvas_hw[0] - 1),
-        (bin_YXZ, n_bins, n_bins - 1),
+        (u * scale, feature_hw[1], canvas_hw[1] - 1),
+        (v * scale, feature_hw[0], canvas_hw[0] - 1),
+        (bins, n_bins, n_bins - 1),
     ):
-        coordinates.append(value * (size / max(length, 1)) - 0.5)
-    stacked = torch.stack(coordinates, dim=-1)
-    return torch.where(stacked.isfinite(), stacked, OUTSIDE)
+        normalised = value / max(length, 1) * 2 - 1
+        coordinates.append(((normalised + 1) * size - 1) / 2)
+    stacked_YXZ3 = torch.stack(coordinates, dim=-1).transpose(0, 1)
+    return torch.where(stacked_YXZ3.isfinite(), stacked_YXZ3, OUTSIDE)
+
+
+def _transform(
+    matrix_34: torch.Tensor, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor
+) -> list[torch.Tensor]:
+    """Coordinates of points after an affine map, summed from left to right."""
+    return [row[0] * x + row[1] * y + row[2] * z + row[3] for row in matrix_34]
 
 
 def build_lift_indices(
@@ -113,7 +125,7 @@ def build_lift_indices(
         n_bins: depth bins; the distribution has one entry more.
 
     Returns:
-        Indices and float64 weights.
+        Indices, and weights in the precision of the coordinates.
     """
     height, width = feature_hw
     flat_CZ3 = coordinates_YXZ3.flatten(0, 1)

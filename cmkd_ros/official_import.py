@@ -94,9 +94,10 @@ def refuse_other_contents(
             f'{kind} {config}'
         )
     if config not in contents.configs:
-        raise ValueError(
-            f'{file.path}: not the {kind} {config}, it holds {contents.title}; {contents.hint}'
-        )
+        hint = contents.hint
+        if contents.kind == 'student' and kind == 'teacher':
+            hint = f'the {config} teacher is a file of its own, {hint} for this one'
+        raise ValueError(f'{file.path}: not the {kind} {config}, it holds {contents.title}; {hint}')
 
 
 def match_tensors(

@@ -1,6 +1,4 @@
-"""Which losses a batch is taught with: by stage, kind of head, labels and weights."""
-
-import dataclasses
+"""Which losses a distillation step has, by head, stage, weights and labels."""
 
 import pytest
 import torch
@@ -9,92 +7,134 @@ from cmkd_ros.model.outputs import AnchorHeadOutput, CenterHeadOutput, StudentOu
 from cmkd_ros.model.spec import load_spec
 from cmkd_ros.training.data.sample import Batch
 from cmkd_ros.training.distill.center_label_loss import center_label_loss, center_targets
-from cmkd_ros.training.distill.center_response_loss import center_response_loss
-from cmkd_ros.training.distill.response_loss import anchor_response_loss
 from cmkd_ros.training.engine.distill_module import distillation_terms
-from cmkd_ros.training.engine.recipe import DistillWeights
+from cmkd_ros.training.engine.recipe import DistillWeights, load_recipe
 from cmkd_ros.training.teacher.lidar_teacher import TeacherOutput
 
-CENTER = {'hm': 3, 'center': 2, 'center_z': 1, 'dim': 3, 'rot': 2}
-WEIGHTS = DistillWeights(bev=32, depth=0, cls=1, box=4, label_cls=3, label_box=2)
-BOX = torch.tensor([[20.0, 3.0, -0.8, 3.9, 1.6, 1.5, 0.3]])
+SPEC = load_spec('ctp_r50')
+CAR = torch.tensor([[20.0, 3.0, -0.8, 3.9, 1.6, 1.5, 0.3]])
+SIZE_YX = (30, 24)
+CHANNELS = {'hm': 3, 'center': 2, 'center_z': 1, 'dim': 3, 'rot': 2}
 
 
-def center_maps(seed: int) -> CenterHeadOutput:
-    generator = torch.Generator().manual_seed(seed)
-    maps = {name: torch.randn(2, n, 30, 28, generator=generator) for name, n in CENTER.items()}
-    return CenterHeadOutput(**maps)
+def center_maps(generator, learns=False) -> CenterHeadOutput:
+    return CenterHeadOutput(
+        **{
+            name: torch.randn(2, n, *SIZE_YX, generator=generator).requires_grad_(learns)
+            for name, n in CHANNELS.items()
+        }
+    )
 
 
-def anchor_maps(seed: int) -> AnchorHeadOutput:
-    generator = torch.Generator().manual_seed(seed)
-    return AnchorHeadOutput(*(torch.randn(2, 5, 4, n, generator=generator) for n in (18, 42, 12)))
+def anchor_maps(generator) -> AnchorHeadOutput:
+    return AnchorHeadOutput(*(torch.randn(2, 4, 5, n, generator=generator) for n in (18, 42, 12)))
 
 
-def outputs(head_of) -> tuple[StudentOutput, TeacherOutput]:
-    bev = torch.rand(2, 2, 8, 5, 4, generator=torch.Generator().manual_seed(0))
-    student = StudentOutput(torch.zeros(2, 121, 3, 4), bev[0], head_of(1))
-    return student, TeacherOutput(bev[1], head_of(2))
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(7)
 
 
-def batch(labelled: tuple[bool, bool]) -> Batch:
-    """Two frames that both have a box, whether or not it may be used."""
+@pytest.fixture
+def outputs(generator):
+    """What a student and its teacher gave for two frames."""
+
+    def make(student_head, teacher_head):
+        student = StudentOutput(
+            torch.randn(2, 121, 4, 6, generator=generator),
+            torch.randn(2, 8, 5, 5, generator=generator).requires_grad_(),
+            student_head,
+        )
+        return student, TeacherOutput(torch.rand(2, 8, 5, 5, generator=generator), teacher_head)
+
+    return make
+
+
+def batch_of(labelled: list[bool], with_depth: bool = True) -> Batch:
+    """Two frames, each with a car; unlabelled ones must not tell theirs."""
     return Batch(
         frame_ids=('a', 'b'),
-        image_B3HW=torch.zeros(2, 3, 24, 32),
-        image_sizes_B2=torch.tensor([[24, 32]] * 2),
+        image_B3HW=torch.zeros(2, 3, 32, 48),
+        image_sizes_B2=torch.tensor([[32, 48]] * 2),
         cam_to_img_B34=torch.zeros(2, 3, 4),
-        ref_to_cam_B44=torch.zeros(2, 4, 4),
+        ref_to_cam_B44=torch.eye(4).expand(2, 4, 4),
         points=None,
-        boxes=(BOX, BOX),
+        boxes=(CAR, CAR + torch.tensor([5.0, 0, 0, 0, 0, 0, 0])),
         class_ids=(torch.tensor([1]), torch.tensor([1])),
-        depth_Bhw=None,
+        depth_Bhw=torch.full((2, 4, 6), 12.0) if with_depth else None,
         labelled_B=torch.tensor(labelled),
     )
 
 
-def terms_of(student, teacher, labelled=(False, False), spec='ctp_r50', weights=WEIGHTS):
-    return distillation_terms(student, teacher, batch(labelled), load_spec(spec), weights)
+def test_stage_1_compares_features_and_depth(outputs):
+    student, teacher = outputs(None, None)
+    weights = DistillWeights(bev=3.0, depth=0.5)
+    terms = distillation_terms(student, teacher, batch_of([True, True]), SPEC, weights)
+    assert set(terms) == {'bev', 'depth'}
+    difference = (student.bev_BCYX - teacher.bev_BCYX).square().mean()
+    assert terms['bev'].item() == pytest.approx(3 * difference.item())
 
 
-def test_unlabelled_frames_teach_a_centre_head_the_teachers_maps():
-    student, teacher = outputs(center_maps)
-    terms = terms_of(student, teacher)
-    assert list(terms) == ['bev', 'hm', 'box']
-    expected = center_response_loss(student.head, teacher.head, 1.0, 4.0)
-    assert (terms['hm'], terms['box']) == (expected.hm, expected.box)
-
-
-def test_labelled_frames_teach_it_their_labels_too():
-    student, teacher = outputs(center_maps)
-    terms = terms_of(student, teacher, labelled=(False, True))
-    spec = load_spec('ctp_r50')
-    targets = center_targets(BOX, torch.tensor([1]), 3, spec.grid.range_m, (30, 28), 0.1, 2)
-    expected = center_label_loss(student.head, [None, targets], hm_weight=3.0, box_weight=2.0)
-    assert list(terms) == ['bev', 'hm', 'box', 'label_hm', 'label_box']
-    assert (terms['label_hm'], terms['label_box']) == (expected.label_hm, expected.label_box)
-    assert expected.label_box > 0
-
-
-def test_labels_never_teach_an_anchor_head():
-    student, teacher = outputs(anchor_maps)
-    weights = DistillWeights(bev=0, depth=0, cls=2, box=2, dir=0.4)
-    terms = terms_of(student, teacher, (True, True), 'scd_r50', weights)
-    expected = anchor_response_loss(student.head, teacher.head, 3, 2.0, 2.0, 0.4)
-    assert terms == expected.as_dict()
-
-
-def test_stage_1_compares_features_only():
-    student, teacher = outputs(center_maps)
-    student = dataclasses.replace(student, head=None)
-    assert list(terms_of(student, teacher, labelled=(True, True))) == ['bev']
-
-
-def test_what_cannot_be_compared_is_named():
-    student, teacher = outputs(center_maps)
-    with pytest.raises(ValueError, match='CenterHeadOutput and AnchorHeadOutput'):
-        terms_of(student, dataclasses.replace(teacher, head=anchor_maps(3)))
-    with pytest.raises(ValueError, match='CenterHeadOutput and NoneType'):
-        terms_of(student, dataclasses.replace(teacher, head=None))
+def test_a_weight_of_zero_switches_a_term_off_and_needs_no_depth(outputs, generator):
+    maps = center_maps(generator)
+    student, teacher = outputs(maps, center_maps(generator))
+    weights = DistillWeights(bev=0.0, depth=0.0)
+    batch = batch_of([False, False], with_depth=False)
+    assert set(distillation_terms(student, teacher, batch, SPEC, weights)) == {'hm', 'box'}
     with pytest.raises(ValueError, match='no depth targets'):
-        terms_of(student, teacher, weights=WEIGHTS.model_copy(update={'depth': 0.5}))
+        distillation_terms(student, teacher, batch, SPEC, DistillWeights())
+
+
+def test_a_centre_head_is_taught_by_responses_with_the_weights_of_its_recipe(outputs, generator):
+    student, teacher = outputs(center_maps(generator), center_maps(generator))
+    batch = batch_of([False, False])
+    official = load_recipe('student_ctp_kitti_stage2').weights
+    one = official.model_copy(update={'cls': 1.0, 'box': 1.0})
+    terms = distillation_terms(student, teacher, batch, SPEC, official)
+    plain = distillation_terms(student, teacher, batch, SPEC, one)
+    assert set(terms) == {'bev', 'hm', 'box'}
+    assert terms['hm'].item() == pytest.approx(plain['hm'].item())
+    assert terms['box'].item() == pytest.approx(4 * plain['box'].item())
+
+
+def test_labels_add_two_terms_to_a_centre_head_for_their_frames_only(outputs, generator):
+    student, teacher = outputs(center_maps(generator, learns=True), center_maps(generator))
+    weights = DistillWeights(label_cls=3.0, label_box=5.0)
+    terms = distillation_terms(student, teacher, batch_of([False, True]), SPEC, weights)
+    assert set(terms) == {'bev', 'depth', 'hm', 'box', 'label_hm', 'label_box'}
+
+    batch = batch_of([False, True])
+    target = center_targets(batch.boxes[1], batch.class_ids[1], 3, SPEC.grid.range_m, SIZE_YX)
+    expected = center_label_loss(student.head, [None, target], 3.0, 5.0)
+    assert terms['label_hm'].item() == pytest.approx(expected.label_hm.item())
+    assert terms['label_box'].item() == pytest.approx(expected.label_box.item())
+    for name in ('hm', 'box', 'label_hm', 'label_box'):
+        reached = torch.autograd.grad(
+            terms[name], list(vars(student.head).values()), retain_graph=True, allow_unused=True
+        )
+        assert sum(float(g.abs().sum()) for g in reached if g is not None) > 0, name
+    (frame_grad,) = torch.autograd.grad(terms['label_hm'], student.head.hm)
+    assert not frame_grad[0].any()
+    assert frame_grad[1].any()
+
+
+def test_an_anchor_head_does_not_look_at_labels(outputs, generator):
+    student, teacher = outputs(anchor_maps(generator), anchor_maps(generator))
+    spec = load_spec('scd_r50')
+    found = [
+        distillation_terms(student, teacher, batch_of(labelled), spec, DistillWeights())
+        for labelled in ([True, True], [False, False])
+    ]
+    assert set(found[0]) == {'bev', 'depth', 'cls', 'box', 'dir'}
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_heads_of_different_kinds_are_refused(outputs, generator):
+    batch = batch_of([False, False])
+    for heads in (
+        (anchor_maps(generator), center_maps(generator)),
+        (center_maps(generator), anchor_maps(generator)),
+        (center_maps(generator), None),
+    ):
+        with pytest.raises(ValueError, match='heads of student and teacher differ'):
+            distillation_terms(*outputs(*heads), batch, SPEC, DistillWeights())

@@ -175,7 +175,7 @@ def _step_rows(
     """Clipped gradients and the first step of AdamW, of the parameters that were recorded."""
     parameters = {official_key(name): p for name, p in student.named_parameters()}
     chosen = [key[len('grad.') : -len('.samp')] for key in record if _is_grad(key)]
-    norm = torch.nn.utils.clip_grad_norm_(student.parameters(), recipe.optimiser.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(student.parameters(), recipe.optimiser.clip_norm).item()
     optimiser, _ = make_optimiser(student.parameters(), recipe.optimiser, SCHEDULE_STEPS)
     group = optimiser.param_groups[0]
     before = {key: _sample(parameters[key].detach(), record, key).copy() for key in chosen}

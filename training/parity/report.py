@@ -20,6 +20,8 @@ names, on KITTI object frames 000000 to 000002. Ours: the same weights, read thr
 tables of `cmkd import-official`, on the same frames. A deviation is the relative root mean square
 of a map (4096 recorded elements and the mean magnitude of all), the largest of metres and radians
 of a box, the relative one of a number, or the count of elements that should be equal and are not.
+A first step of AdamW (`delta`) is compared where the official gradient is above 1e-7: it is the
+gradient's sign, except where that comes near AdamW's epsilon and is itself a rounding error.
 
 {versions}
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cmkd_ros.geometry import Boxes3D
+from cmkd_ros.model.anchor_head import AnchorHead
 from cmkd_ros.model.lift import VoxelColumns
 from cmkd_ros.model.outputs import AnchorHeadOutput, StudentOutput
 from cmkd_ros.model.post import find_boxes
@@ -120,7 +121,7 @@ def _box_rows(
     student: Student, spec: NetworkSpec, output: StudentOutput, batch: Batch, record: Record
 ) -> list[Row]:
     head = student.head
-    if head is None or not isinstance(output.head, AnchorHeadOutput):
+    if not isinstance(head, AnchorHead) or not isinstance(output.head, AnchorHeadOutput):
         raise ValueError(f'{spec.name}: expected a student with an anchor head')
     passing = head.decode(output.head, 0, spec.post.score_threshold, POST_MAX_IN)
     (found,) = find_boxes(head, output.head, spec.post)

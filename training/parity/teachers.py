@@ -11,7 +11,7 @@ import torch
 
 from cmkd_ros.geometry.overlap import nms_bev
 from cmkd_ros.model.outputs import HeadOutput
-from cmkd_ros.model.post import RawBoxes
+from cmkd_ros.model.post import Head
 from cmkd_ros.model.spec import PostSpec
 from cmkd_ros.training.data.augment import flip_sample
 from cmkd_ros.training.parity.frames import golden_frames
@@ -26,6 +26,7 @@ from cmkd_ros.training.parity.rule import fill_by_rule
 from cmkd_ros.training.teacher.build import build_teacher
 from cmkd_ros.training.teacher.lidar_teacher import LidarTeacher
 from cmkd_ros.training.teacher.official_names import official_rules
+from cmkd_ros.training.teacher.pointpillars import PointPillars
 from cmkd_ros.training.teacher.spec import TeacherSpec, load_teacher_spec
 
 HEAD_MAPS = {
@@ -127,8 +128,9 @@ def _voxel_rows(
         map_row('voxel.points', voxels.padded_VP4(spec.max_points_per_voxel), record),
     ]
     if 'vfe.pillar.shape' in record:
-        pillars = teacher.get_submodule('pillars')
-        return [*rows, map_row('vfe.pillar', pillars.pillar_features(voxels), record)]
+        if not isinstance(teacher, PointPillars):
+            raise ValueError(f'{spec.name}: pillars were recorded, but it has none')
+        return [*rows, map_row('vfe.pillar', teacher.pillars.pillar_features(voxels), record)]
     return [*rows, map_row('vfe.mean', voxels.means_V4(), record)]
 
 
@@ -155,9 +157,10 @@ def _box_rows(
     suppression visits them is not defined. It is given the recorded order of those; then exactly
     the recorded boxes must remain.
     """
-    if 'final.boxes' not in record or teacher.head is None:
+    head: Head | None = teacher.head
+    if 'final.boxes' not in record or head is None:
         return []
-    found: RawBoxes = teacher.head.decode(output, 0, post.score_threshold, post.nms_max_in)
+    found = head.decode(output, 0, post.score_threshold, post.nms_max_in)
     boxes_K7 = found.boxes_K7
     final_N7 = torch.from_numpy(record['final.boxes'])
     twins_N = _nearest(boxes_K7, final_N7)
@@ -166,7 +169,7 @@ def _box_rows(
     kept = nms_bev(boxes_K7, scores_K, post.nms_iou, post.nms_max_in, post.nms_max_out)
     rows = []
     if 'n_score_ge_0.1' in record:
-        passing = teacher.head.decode(output, 0, post.score_threshold, 10**6)
+        passing = head.decode(output, 0, post.score_threshold, 10**6)
         rows.append(
             exact_row('anchors with score >= 0.1', [len(passing)], record['n_score_ge_0.1'])
         )

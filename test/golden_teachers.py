@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from deterministic_checkpoint import make_checkpoint, read_table
 from golden_values import golden_frames, relative_rms
 
 from cmkd_ros.official import official_to_ours
 from cmkd_ros.training.data.augment import flip_sample
+from cmkd_ros.training.parity.rule import make_checkpoint, read_table
 from cmkd_ros.training.teacher.build import build_teacher
 from cmkd_ros.training.teacher.lidar_teacher import LidarTeacher, TeacherOutput
 from cmkd_ros.training.teacher.official_names import official_rules

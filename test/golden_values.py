@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from cmkd_ros.training.data.kitti import KittiFrames
+from cmkd_ros.training.parity.frames import CLASSES, FRAMES
+from cmkd_ros.training.parity.records import sampled
 
-FRAMES = ('000000', '000001', '000002')
-CLASSES = ('Car', 'Pedestrian', 'Cyclist')
+__all__ = ['CLASSES', 'FRAMES', 'golden_frames', 'relative_rms', 'sampled']
 
 
 def golden_frames(shared_dir: Path, range_m, frames=FRAMES, **options) -> KittiFrames:
@@ -21,15 +22,6 @@ def golden_frames(shared_dir: Path, range_m, frames=FRAMES, **options) -> KittiF
     return KittiFrames(
         shared_dir / 'goldens', frames, CLASSES, split_folder='frames', range_m=range_m, **options
     )
-
-
-def sampled(array: np.ndarray, n: int = 4096) -> np.ndarray:
-    """The elements of an array that a record keeps."""
-    flat = np.ascontiguousarray(array).ravel()
-    if flat.size <= n:
-        return flat
-    chosen = np.arange(n, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(flat.size)
-    return flat[chosen.astype(np.int64)]
 
 
 def relative_rms(tensor: torch.Tensor, record, name: str) -> float:

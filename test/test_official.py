@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from deterministic_checkpoint import make_checkpoint, read_table
 
 from cmkd_ros.model.spec import load_spec
 from cmkd_ros.model.student import build_student
@@ -12,6 +11,7 @@ from cmkd_ros.official import (
     official_to_ours,
     rename_table,
 )
+from cmkd_ros.training.parity.rule import make_checkpoint, read_table
 
 STUDENTS = [
     ('scd_r50', False, 'student-scd_pp-stage1.tsv', 559),

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from deterministic_checkpoint import make_checkpoint, read_table
 from golden_values import sampled
 
 from cmkd_ros.geometry.boxes import Boxes3D
@@ -19,6 +18,7 @@ from cmkd_ros.model.post import find_boxes
 from cmkd_ros.model.spec import load_spec
 from cmkd_ros.model.student import build_student
 from cmkd_ros.official import official_to_ours
+from cmkd_ros.training.parity.rule import make_checkpoint, read_table
 
 TOLERANCE = 5e-6  # relative rms; the official code repeats itself to 1e-6
 LAYERS = {

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deterministic_checkpoint import make_checkpoint, read_table
 from golden_teachers import golden_teacher
 from golden_values import golden_frames, sampled
 
@@ -27,6 +26,7 @@ from cmkd_ros.training.data.sample import Batch
 from cmkd_ros.training.engine.distill_module import distillation_terms
 from cmkd_ros.training.engine.optimise import make_optimiser
 from cmkd_ros.training.engine.recipe import DistillWeights, OptimiserSpec
+from cmkd_ros.training.parity.rule import make_checkpoint, read_table
 
 LOSS = 1e-5  # relative tolerances
 GRADIENT = 1e-3

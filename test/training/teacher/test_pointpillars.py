@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from deterministic_checkpoint import make_checkpoint, read_table
 from golden_values import golden_frames, relative_rms
 
 from cmkd_ros.geometry.overlap import iou_bev
@@ -13,6 +12,7 @@ from cmkd_ros.model.post import find_boxes
 from cmkd_ros.model.spec import load_spec
 from cmkd_ros.model.student import build_student
 from cmkd_ros.official import official_to_ours
+from cmkd_ros.training.parity.rule import make_checkpoint, read_table
 from cmkd_ros.training.teacher.build import build_teacher
 from cmkd_ros.training.teacher.official_names import POINTPILLARS_RULES
 from cmkd_ros.training.teacher.spec import load_teacher_spec

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 import torch
-from deterministic_checkpoint import read_table
 from golden_teachers import golden_teacher
 from golden_values import golden_frames
 
 from cmkd_ros.official import IGNORED_OFFICIAL_KEYS, rename_table
+from cmkd_ros.training.parity.rule import read_table
 from cmkd_ros.training.teacher.build import build_teacher
 from cmkd_ros.training.teacher.official_names import SPARSE_RULES
 from cmkd_ros.training.teacher.sparse_backbone import (

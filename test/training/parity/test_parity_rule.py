@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from deterministic_checkpoint import make_checkpoint, read_table
+
+from cmkd_ros.training.parity.rule import make_checkpoint, read_table
 
 TABLES = {
     'scd_R50_V2': 'student-scd_pp-stage2.tsv',

@@ -8,7 +8,7 @@ NAME = 'cmkd_ros'
 ROOT = Path(__file__).resolve().parent
 
 RUNTIME = [
-    'torch>=2.4',
+    'torch>=2.6',
     'numpy>=1.26',
     'opencv-python-headless>=4.8',
     'safetensors>=0.4',

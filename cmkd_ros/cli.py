@@ -170,9 +170,10 @@ def _eval_kitti(options: argparse.Namespace) -> None:
 def _show_report(report: Any, options: argparse.Namespace) -> None:
     from cmkd_ros.evaluation.report import print_table, write_json
 
-    print_table(report, recall=getattr(options, 'recall', 40))
-    if options.json:
+    if options.json:  # first: whoever reads the table may stop reading early
         write_json(report, options.json)
+    print_table(report, recall=options.recall)
+    if options.json:
         print(options.json)
 
 

@@ -26,6 +26,7 @@ from cmkd_ros.ros.pairing import stamp_ns
 
 START_TIMEOUT_S = 180.0  # process start, model and warm-up on a slow machine
 _SETTLE_S = 0.3  # an answer too many would come within this
+_REPEAT_INFO_S = 0.1
 _QOS = QoSProfile(depth=10)  # reliable
 
 
@@ -89,6 +90,12 @@ class Exchange:
         started = time.perf_counter()
         self._infos.publish(info_cdr)
         self._images.publish(image_cdr)
+        # In the burst of a large image the small camera_info can get lost, and the middleware would
+        # send it again only later, while the image waits for it. A copy does no harm.
+        repeat_at = time.monotonic() + _REPEAT_INFO_S
+        while stamp not in self._answers and time.monotonic() < repeat_at:
+            self._executor.spin_once(0.01)
+        self._infos.publish(info_cdr)
         self._wait(
             lambda: stamp in self._answers, self._timeout_s, f'did not answer image {stamp} ns'
         )

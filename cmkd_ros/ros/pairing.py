@@ -39,11 +39,11 @@ class CameraInfos:
             kept.append(message)
             self._arrived.notify_all()
 
-    def find(self, frame_id: str, stamp: Time) -> CameraInfo | None:
+    def find(self, frame_id: str, stamp: Time, wait_s: float = EXACT_WAIT_S) -> CameraInfo | None:
         """Return the camera_info for an image, None when the frame has none yet."""
         with self._arrived:
             if self._misses.get(frame_id, 0) < MISSES_UNTIL_INEXACT:
-                self._arrived.wait_for(lambda: self._exact(frame_id, stamp), EXACT_WAIT_S)
+                self._arrived.wait_for(lambda: self._exact(frame_id, stamp), wait_s)
             exact = self._exact(frame_id, stamp)
             kept = self._by_frame.get(frame_id)
             if kept:

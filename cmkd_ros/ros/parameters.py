@@ -158,6 +158,12 @@ class Parameters(_Group):
         ge=0.0,
         le=3600.0,
     )
+    camera_info_wait_s: float = _parameter(
+        0.1,
+        'How long an image waits for the camera_info of its own stamp, as long as images find one.',
+        ge=0.0,
+        le=60.0,
+    )
     post: PostParameters = PostParameters()
     pose: PoseParameters = PoseParameters()
     health: HealthParameters = HealthParameters()

@@ -127,7 +127,7 @@ class Pipeline:
         self._detector(black_HW3, camera, camera_mount_pose(1.65))
 
     def _camera_for(self, frame_id: str, stamp: object, parameters: Parameters) -> CameraModel:
-        info = self._infos.find(frame_id, stamp)
+        info = self._infos.find(frame_id, stamp, parameters.camera_info_wait_s)
         if info is None:
             others = ', '.join(f"'{frame}'" for frame in self._infos.frames())
             raise LookupError(

@@ -83,7 +83,11 @@ def replay_bag(
     from cmkd_ros.checkpoint import load_bundle
 
     bundle = load_bundle(model)
-    given = {'pose.reference_frame': reference_frame, 'pose.tf_timeout_s': 0.0}
+    given = {
+        'pose.reference_frame': reference_frame,
+        'pose.tf_timeout_s': 0.0,
+        'camera_info_wait_s': 10.0,  # calibration may change from image to image
+    }
     given |= dict(parameters or {})
     given |= {'model.path': str(model), 'device': device, 'precision': precision}
     settings = parse_parameters(given)

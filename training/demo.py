@@ -39,7 +39,7 @@ class _Size:
     overrides: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # teacher, stages 1 and 2
 
 
-NORMAL = _Size(frames=240, frames_per_drive=12, overrides=((), (), ()))
+NORMAL = _Size(frames=128, frames_per_drive=8, overrides=((), (), ()))
 # For tests: every wire, no accuracy.
 QUICK = _Size(
     frames=12,
@@ -96,7 +96,7 @@ def run_demo(
 
 
 def _drive(folder: Path, size: _Size) -> Path:
-    complete = folder / 'ImageSets' / 'val.txt'
+    complete = folder / 'MANIFEST.tsv'
     if not complete.is_file():
         _announce(f'rendering {size.frames} frames of synthetic drives')
         generate_drive(

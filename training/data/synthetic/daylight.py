@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmkd_ros.training.data.synthetic.surfaces import Noise
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 Colour = tuple[float, float, float]
 
 

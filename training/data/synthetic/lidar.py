@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cmkd_ros.training.data.synthetic.scene import Scene
 from cmkd_ros.training.data.synthetic.surfaces import surface_column
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 AZIMUTH_STEP_DEG = 0.18
 MAX_RANGE_M = 120.0
 RANGE_NOISE_M = 0.015

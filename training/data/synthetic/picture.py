@@ -16,7 +16,7 @@ from cmkd_ros.training.data.synthetic.light import Light
 from cmkd_ros.training.data.synthetic.scene import Scene
 from cmkd_ros.training.data.synthetic.surfaces import tone_table
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 # Where further samples of an edge pixel lie, in pixels.
 _EDGE_OFFSETS = ((0.31, -0.17), (-0.31, 0.17))
 _CHUNK = 65536

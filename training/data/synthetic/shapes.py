@@ -64,7 +64,7 @@ class Shape:
         return replace(self, corners_T33=(self.corners_T33 - middle) * scale, normals_T33=normals)
 
 
-def turned(vectors: NDArray, cos: float, sin: float) -> NDArray:
+def turned(vectors: NDArray, cos: float | np.floating, sin: float | np.floating) -> NDArray:
     """Rotate vectors (..., 3) about z, element by element (BLAS rounds by machine)."""
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
     return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from cmkd_ros.evaluation.visualize import draw_boxes, plot_bev, write_png
 from cmkd_ros.geometry import Boxes3D, CameraModel
 from cmkd_ros.kitti_files import read_frame_list, write_results
 from cmkd_ros.model.post import find_boxes
+from cmkd_ros.result_folder import result_folder
 from cmkd_ros.training.data.frames import Range
 from cmkd_ros.training.data.kitti import KittiFrames
 from cmkd_ros.training.data.sample import Sample
@@ -66,7 +65,7 @@ def evaluate_bundle(
         range_m=predict.range_m,
     )
     drawn = set(np.linspace(0, len(frames) - 1, min(pictures, len(frames)), dtype=int).tolist())
-    with _result_folder(out) as place:
+    with result_folder(out) as place:
         (place / 'results').mkdir()
         for index in range(len(dataset)):
             sample = dataset[index]
@@ -159,15 +158,3 @@ def _predictor(bundle: Bundle, device: str, precision: str) -> _Predictor:
         )
 
     return _Predictor(spec.classes, True, spec.grid.range_m, run)
-
-
-@contextlib.contextmanager
-def _result_folder(out: Path | None) -> Iterator[Path]:
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix='cmkd_evaluate_') as place:
-            yield Path(place)
-        return
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f'{out}: the folder exists and is not empty; choose another --out')
-    out.mkdir(parents=True, exist_ok=True)
-    yield out

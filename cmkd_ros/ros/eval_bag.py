@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from cmkd_ros.evaluation.kitti_results import to_kitti_results
 from cmkd_ros.evaluation.report import evaluate_folders
 from cmkd_ros.geometry import CameraModel
 from cmkd_ros.kitti_files import write_results
+from cmkd_ros.result_folder import result_folder
 from cmkd_ros.ros.detection_messages import detections_from_message
 from cmkd_ros.ros.detections_bag import write_detections_bag
 from cmkd_ros.ros.replay import ReplayedFrame, replay_bag
@@ -55,7 +54,7 @@ def evaluate_bag(
     """
     if not labels.is_dir():
         raise FileNotFoundError(f'{labels}: no such folder')
-    with _result_folder(out) as place:
+    with result_folder(out) as place:
         frames = replay_bag(
             bag,
             model=model,
@@ -112,15 +111,3 @@ def summary(frames: Sequence[ReplayedFrame]) -> dict[str, Any]:
 
 def _rectified(camera: CameraModel) -> CameraModel:
     return CameraModel.from_projection(camera.projection_px_34, camera.width, camera.height)
-
-
-@contextlib.contextmanager
-def _result_folder(out: Path | None) -> Iterator[Path]:
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix='cmkd_eval_bag_') as place:
-            yield Path(place)
-        return
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f'{out}: the folder exists and is not empty; choose another --out')
-    out.mkdir(parents=True, exist_ok=True)
-    yield out

@@ -211,17 +211,25 @@ def load_spec(name_or_path: str | Path) -> NetworkSpec:
         FileNotFoundError: no such file or name; the message lists the known names.
         ValueError: unknown key, wrong type or impossible value; names file, key, value and rule.
     """
+    return read_spec(NetworkSpec, 'student', name_or_path)
+
+
+def read_spec(model: type[M], kind: str, name_or_path: str | Path) -> M:
+    """Read a spec of type `model` from a YAML file, or by name from `config/<kind>s/`.
+
+    Raises: as `load_spec`.
+    """
     path = Path(name_or_path)
     if path.suffix != '.yaml':
-        folder = config_folder() / 'students'
+        folder = config_folder() / f'{kind}s'
         path = folder / f'{name_or_path}.yaml'
         if not path.is_file():
             known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
-            raise FileNotFoundError(f"no student named '{name_or_path}'; known: {known}")
+            raise FileNotFoundError(f"no {kind} named '{name_or_path}'; known: {known}")
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such network spec')
+        raise FileNotFoundError(f'{path}: no such {kind} spec')
     try:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f'{path}: not valid YAML: {error}') from None
-    return parse_model(NetworkSpec, data, str(path))
+    return parse_model(model, data, str(path))

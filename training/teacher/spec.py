@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from cmkd_ros.model.spec import (
@@ -20,8 +19,7 @@ from cmkd_ros.model.spec import (
     Positive,
     PostSpec,
     StrictModel,
-    config_folder,
-    parse_model,
+    read_spec,
 )
 from cmkd_ros.training.teacher.sparse_backbone import folded_shape
 
@@ -105,17 +103,4 @@ def load_teacher_spec(name_or_path: str | Path) -> TeacherSpec:
         FileNotFoundError: no such file or name; the message lists the known names.
         ValueError: unknown key, wrong type or impossible value; names file, key, value and rule.
     """
-    path = Path(name_or_path)
-    if path.suffix != '.yaml':
-        folder = config_folder() / 'teachers'
-        path = folder / f'{name_or_path}.yaml'
-        if not path.is_file():
-            known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
-            raise FileNotFoundError(f"no teacher named '{name_or_path}'; known: {known}")
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such teacher spec')
-    try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path}: not valid YAML: {error}') from None
-    return parse_model(TeacherSpec, data, str(path))
+    return read_spec(TeacherSpec, 'teacher', name_or_path)

@@ -124,7 +124,7 @@ class DetectorNode(LifecycleNode):
         return SUCCESS
 
     def close(self) -> None:
-        """End the worker and destroy the node; may be repeated if it was interrupted."""
+        """End the worker and destroy the node."""
         if self._worker is not None:
             self._worker.stop()
         self.destroy_node()
@@ -271,27 +271,23 @@ def run(args: Sequence[str] | None, ros_is_up: threading.Event) -> int:
     Returns:
         0 after SIGINT, SIGTERM or a shutdown of ROS; 2 when an argument or parameter is wrong.
     """
-    node: DetectorNode | None = None
     # A result is worth more than a callback: let the worker have the interpreter back soon.
     sys.setswitchinterval(0.0005)
     try:
-        try:
-            rclpy.init(args=args)
-            ros_is_up.set()
-            node = DetectorNode()
-        except (ValueError, RuntimeError, ParameterException) as error:
-            if ros_is_up.is_set() and not rclpy.ok():
-                return 0  # SIGTERM ended ROS under the node's hands
-            rclpy.logging.get_logger('detector').fatal(str(error).splitlines()[0])
-            return 2
-        try:
-            _spin(node)
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
-        finally:
-            _close(node)
-    except KeyboardInterrupt:
-        _close(node)  # a second one came before the first was dealt with
+        rclpy.init(args=args)
+        ros_is_up.set()
+        node = DetectorNode()
+    except (ValueError, RuntimeError, ParameterException) as error:
+        if ros_is_up.is_set() and not rclpy.ok():
+            return 0  # a signal ended ROS under the node's hands
+        rclpy.logging.get_logger('detector').fatal(str(error).splitlines()[0])
+        return 2
+    try:
+        _spin(node)
+    except ExternalShutdownException:
+        pass
+    finally:
+        _close(node)
     return 0
 
 
@@ -306,14 +302,13 @@ def _spin(node: DetectorNode) -> None:
         gc.freeze()
         executor.spin()
     except RuntimeError:
-        if rclpy.ok():  # else SIGTERM ended ROS in the middle of a transition
+        if rclpy.ok():  # else a signal ended ROS in the middle of a transition
             raise
 
 
-def _close(node: DetectorNode | None) -> None:
+def _close(node: DetectorNode) -> None:
     uninstall_signal_handlers()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if node is not None:
-        node.close()
+    node.close()
     rclpy.try_shutdown()

@@ -16,20 +16,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
     def leave(number: int, frame: FrameType | None) -> None:
         # The imports take seconds and leave nothing to clean up: end without a traceback. Later
-        # rclpy's own handlers end the node, and what still arrives here must not kill its clean-up.
+        # rclpy's own handlers end the node. An exception here instead (Python's own handler of
+        # SIGINT) could come inside any callback of the interpreter, and be lost there.
         if not ros_is_up.is_set():
             os._exit(0)
 
-    interrupt = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
     from cmkd_ros.ros.detector_node import run
 
-    try:
-        signal.signal(signal.SIGINT, interrupt)
-        return run(args, ros_is_up)
-    except KeyboardInterrupt:
-        return 0
+    return run(args, ros_is_up)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cmkd_ros.geometry import CameraModel
+from cmkd_ros.ros.bag_conventions import Choice, convention_of
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def camera_from_info(message: CameraInfo, rectified: str = 'auto') -> CameraModel:
+def camera_from_info(
+    message: CameraInfo, rectified: Choice = 'auto', use_projection_offset: Choice = 'auto'
+) -> CameraModel:
     """Read the calibration of the pixels that are in the image (region of interest and binning
     applied).
 
@@ -135,24 +138,31 @@ def camera_from_info(message: CameraInfo, rectified: str = 'auto') -> CameraMode
         message: the camera_info.
         rectified: 'true' where the image is rectified already, 'false' where it is raw, 'auto' to
             take the message's distortion for the truth.
+        use_projection_offset: 'true' where P projects from the header's frame as it stands,
+            'false' where that frame is the camera's own place and P's fourth column is to be left
+            out; 'auto' as `convention_of` says.
 
     Raises:
         ValueError: not calibrated (K and P zero), or values that no camera has.
     """
     roi = message.roi
+    convention = convention_of(message, rectified, use_projection_offset)
+    projection_12 = np.array(message.p)
+    if not convention.use_projection_offset:
+        projection_12[3::4] = 0.0
     try:
         with np.errstate(all='ignore'):  # absurd numbers are refused, not warned of
             return CameraModel.from_camera_info(
                 message.width,
                 message.height,
                 message.k,
-                message.p,
+                projection_12,
                 message.r,
                 tuple(message.d),
                 message.distortion_model,
                 roi=(roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify),
                 binning=(message.binning_x, message.binning_y),
-                rectified={'true': True, 'false': False}.get(rectified),
+                rectified=convention.rectified,
             )
     except ValueError as error:
         raise ValueError(f"camera_info of frame '{message.header.frame_id}': {error}") from None

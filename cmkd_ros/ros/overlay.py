@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 
 from cmkd_ros.evaluation.visualize import draw_boxes
 from cmkd_ros.geometry import undistort_with_camera
-from cmkd_ros.ros.pipeline import SeenFrame
+from cmkd_ros.ros.pipeline import SeenFrame, rectified_pose
 
 
 def debug_image(header: Header, frame: SeenFrame) -> Image:
@@ -24,10 +24,8 @@ def debug_image(header: Header, frame: SeenFrame) -> Image:
         An rgb8 image.
     """
     image_HW3, camera = frame.image_HW3, frame.camera
-    T_cam_ref = frame.pose.T_cam_ref
+    T_cam_ref = rectified_pose(camera, frame.pose.T_cam_ref)
     if not camera.is_rectified:
-        T_cam_ref = T_cam_ref.copy()
-        T_cam_ref[:3] = camera.R_33 @ T_cam_ref[:3]
         image_HW3, camera = undistort_with_camera(image_HW3, camera)
     seen = frame.detections
     captions = [f'{n} {s:.2f}' for n, s in zip(seen.class_names, seen.scores_N, strict=True)]

@@ -147,7 +147,13 @@ class Parameters(_Group):
     rectified: Literal['auto', 'true', 'false'] = _parameter(
         'auto',
         'true: the pixels are rectified, P alone describes them. false: they are raw, K and D '
-        'describe them. auto: raw if camera_info gives a distortion.',
+        'describe them. auto: raw if camera_info gives a distortion, but for bags of kitti2bag.',
+    )
+    use_projection_offset: Literal['auto', 'true', 'false'] = _parameter(
+        'auto',
+        "true: P's fourth column is part of the projection from the image's frame, as in a stereo "
+        "pair with one frame. false: that frame is the camera's own place, the column is left out. "
+        'auto: true, but for bags of kitti2bag.',
     )
     assume_encoding: str = _parameter(
         '', "Overrules the encoding that images claim, such as rgb8 for a driver's 8UC3; or empty."
@@ -175,7 +181,7 @@ class Parameters(_Group):
             raise ValueError(f'must be empty or one of {", ".join(ENCODINGS)}')
         return value
 
-    @field_validator('rectified', mode='before')
+    @field_validator('rectified', 'use_projection_offset', mode='before')
     @classmethod
     def _yaml_boolean(cls, value: object) -> object:
         # In YAML and on the command line a bare true is a boolean.
@@ -218,7 +224,8 @@ class Declared:
         effect = 'live' if self.live else 'takes effect when the node is configured'
         rule = f'one of {", ".join(self.choices)}; ' if self.choices else ''
         descriptor.additional_constraints = rule + effect
-        descriptor.dynamic_typing = self.name == 'rectified'
+        # A bare true in YAML is a boolean, which these two take as a word.
+        descriptor.dynamic_typing = {'true', 'false'} <= set(self.choices)
         if self.limits:
             low, high = self.limits
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]

@@ -15,6 +15,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cmkd_ros.geometry import CameraModel, camera_mount_pose
+from cmkd_ros.ros.bag_conventions import convention_of
 from cmkd_ros.ros.conversions import (
     camera_from_info,
     check_size,
@@ -101,7 +102,7 @@ class Pipeline:
             self._pose_source = pose.source
             self._decided('camera pose', pose.source, '')
         self._detector.post = self.post(parameters)
-        T_network_ref = _rectified_pose(camera, pose.T_cam_ref)
+        T_network_ref = rectified_pose(camera, pose.T_cam_ref)
         return SeenFrame(image_HW3, camera, pose, self._detector(image_HW3, camera, T_network_ref))
 
     def post(self, parameters: Parameters) -> PostSpec:
@@ -122,7 +123,8 @@ class Pipeline:
         info = self._infos.latest()
         if info is not None:
             with contextlib.suppress(ValueError):  # told when an image asks for it
-                camera = camera_from_info(info, parameters.rectified)
+                choices = parameters.rectified, parameters.use_projection_offset
+                camera = camera_from_info(info, *choices)
         black_HW3 = np.zeros((camera.height, camera.width, 3), np.uint8)
         self._detector(black_HW3, camera, camera_mount_pose(1.65))
 
@@ -134,24 +136,28 @@ class Pipeline:
                 f"no camera_info of the image's frame '{frame_id}' yet"
                 + (f', only of {others}' if others else '')
             )
-        key = (frame_id, parameters.rectified, info_key(info))
+        choices = (parameters.rectified, parameters.use_projection_offset)
+        key = (frame_id, choices, info_key(info))
         if self._camera is None or self._camera[0] != key:
-            camera = camera_from_info(info, parameters.rectified)
+            camera = camera_from_info(info, *choices)
             self._refuse_absurd(camera)
             self._camera = (key, camera)
-            self._decided('calibration', self._describe(camera, info), self._doubt(camera))
+            note = convention_of(info, *choices).note
+            self._decided('calibration', self._describe(camera, info, note), self._doubt(camera))
         return self._camera[1]
 
-    def _describe(self, camera: CameraModel, info: CameraInfo) -> str:
+    def _describe(self, camera: CameraModel, info: CameraInfo, note: str) -> str:
         state = 'used as it is'
         if not camera.is_rectified:
             model = camera.distortion_model or 'no distortion'
             state = f'undistorted here ({model}, {len(camera.D)} coefficients)'
         scale = self._detector.focal_scale(camera)
         resized = '' if scale == 1.0 else f", resized by {scale:.3f} to the model's focal length"
+        beside_m = -camera.P_px_34[0, 3] / camera.fx_px
+        offset = f', camera {beside_m:.3f} m along x from that frame' if beside_m else ''
         return (
             f"frame '{info.header.frame_id}': {camera.width}x{camera.height}, "
-            f'fx {camera.fx_px:.1f} px, {state}{resized}'
+            f'fx {camera.fx_px:.1f} px, {state}{resized}{offset}' + (f'; {note}' if note else '')
         )
 
     def _refuse_absurd(self, camera: CameraModel) -> None:
@@ -177,9 +183,17 @@ class Pipeline:
         )
 
 
-def _rectified_pose(camera: CameraModel, T_cam_ref: np.ndarray) -> np.ndarray:
-    """The pose of the camera whose pixels the network sees, turned by camera_info's R when the
-    image is rectified here."""
+def rectified_pose(camera: CameraModel, T_cam_ref: np.ndarray) -> np.ndarray:
+    """Pose of the camera whose pixels the network sees: turned by camera_info's R where the image
+    is rectified here.
+
+    Args:
+        camera: calibration of the image as received.
+        T_cam_ref: (4, 4), maps the reference frame to the frame in the image's header.
+
+    Returns:
+        (4, 4) float64, maps the reference frame to the rectified camera frame.
+    """
     if camera.is_rectified:
         return T_cam_ref
     rectify_44 = np.eye(4)

@@ -20,7 +20,7 @@ from cmkd_ros.geometry import CameraModel, invert_se3, matrix_to_quaternion
 from cmkd_ros.ros.camera_bag import BagImage, open_camera_bag
 from cmkd_ros.ros.conversions import camera_from_info
 from cmkd_ros.ros.exchange import Exchange
-from cmkd_ros.ros.parameters import parse_parameters
+from cmkd_ros.ros.parameters import Parameters, parse_parameters
 from cmkd_ros.ros.pose import PoseChooser, ReferencePose
 
 
@@ -99,7 +99,7 @@ def replay_bag(
             for image in camera_bag:
                 pose = poses.at(settings.pose, image.camera_frame, image.stamp_ns)
                 previous = frames[-1] if frames else None
-                frames.append(_replay_image(exchange, image, pose, previous, settings.rectified))
+                frames.append(_replay_image(exchange, image, pose, previous, settings))
                 if progress:
                     progress(len(frames), len(camera_bag))
             exchange.expect_nothing_more()
@@ -111,7 +111,7 @@ def _replay_image(
     image: BagImage,
     pose: ReferencePose,
     previous: ReplayedFrame | None,
-    rectified: str,
+    settings: Parameters,
 ) -> ReplayedFrame:
     if previous is None or not np.array_equal(pose.T_cam_ref, previous.pose.T_cam_ref):
         T_ref_cam = invert_se3(pose.T_cam_ref)
@@ -123,7 +123,7 @@ def _replay_image(
         image.stamp_ns,
         deserialize_message(answer_cdr, Detection3DArray),
         answer_cdr,
-        camera_from_info(image.info, rectified),
+        camera_from_info(image.info, settings.rectified, settings.use_projection_offset),
         pose,
         latency_ms,
     )

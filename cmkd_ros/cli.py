@@ -130,6 +130,27 @@ def _synth(options: argparse.Namespace) -> None:
     print(root)
 
 
+def _prepare_kitti(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.data.kitti_findings import finding_lines
+    from cmkd_ros.training.data.kitti_prepare import prepare_kitti
+
+    with _progress('checking frames') as step:
+        prepared = prepare_kitti(
+            options.root,
+            index_path=options.index,
+            lists=options.list,
+            mapping=options.mapping,
+            workers=options.workers,
+            progress=step,
+        )
+    print('\n'.join(finding_lines(prepared)))
+    if prepared.faults:
+        raise ValueError(
+            f'{options.root}: {len(prepared.faults)} broken files, listed above; their frames are '
+            'left out of the index'
+        )
+
+
 def _train_teacher(options: argparse.Namespace) -> None:
     from cmkd_ros.training.engine.train import train_teacher
 
@@ -213,7 +234,9 @@ def _progress(what: str, total: int | None = None) -> Iterator[Callable[[int, in
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    silent = not console.is_terminal  # or it would end a log with an empty line
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
@@ -270,6 +293,19 @@ def _add_runtime_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_training_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    prepare = add('prepare-kitti', _prepare_kitti, 'check a KITTI tree and write its index')
+    prepare.add_argument('root', type=Path, help='folder of training/, testing/, ImageSets/')
+    prepare.add_argument(
+        '--list', type=Path, action='append', default=[], metavar='FILE',
+        help='frame list beside those of ROOT/ImageSets; may be given again',
+    )  # fmt: skip
+    prepare.add_argument(
+        '--mapping', type=Path, metavar='DIR',
+        help="folder of KITTI's train_mapping.txt and train_rand.txt, if not below ROOT",
+    )  # fmt: skip
+    prepare.add_argument('--index', type=Path, help='default: ROOT/cmkd_index.safetensors')
+    prepare.add_argument('--workers', type=int, help='threads; default: one a processor')
+
     for name, run, text in (
         ('train-teacher', _train_teacher, 'train a LiDAR teacher on labelled frames'),
         ('distill', _distill, 'distil a teacher into a camera student'),

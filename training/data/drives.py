@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 _DRIVE = re.compile(r'\d{4}_\d{2}_\d{2}_drive_\d{4}')
+_MAPPING_FOLDERS = ('.', 'mapping', 'devkit/mapping', 'devkit_object/mapping')
+_MAPPING, _PERMUTATION = 'train_mapping.txt', 'train_rand.txt'
 
 
 def read_drives(path: str | Path, split_folder: str = 'training') -> dict[str, str]:
@@ -37,6 +39,39 @@ def read_drives(path: str | Path, split_folder: str = 'training') -> dict[str, s
         if drives.setdefault(frame, drive) != drive:
             raise ValueError(f'{path}:{number}: frame {frame} in {drive} and in {drives[frame]}')
     return drives
+
+
+def find_drives(root: Path, split_folder: str, mapping: str | Path | None = None) -> dict[str, str]:
+    """The drives of a folder's frames by what lies in or below a KITTI root; empty without any.
+
+    Args:
+        root: folder of `training/` ...; asked are its MANIFEST.tsv and KITTI's own
+            `train_mapping.txt` and `train_rand.txt` (also in `mapping/`, `devkit/mapping/`,
+            `devkit_object/mapping/`), which speak of `training` only.
+        split_folder: e.g. 'training'.
+        mapping: folder of KITTI's two files, when they lie elsewhere.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_drives` and `read_kitti_mapping`.
+    """
+    drives: dict[str, str] = {}
+    if root.joinpath('MANIFEST.tsv').is_file():
+        drives |= read_drives(root, split_folder)
+    if split_folder != 'training':
+        return drives
+    if mapping is not None:
+        places = [Path(mapping)]
+    else:
+        places = [root / part for part in _MAPPING_FOLDERS if (root / part / _MAPPING).is_file()]
+    for place in places:
+        drives |= read_kitti_mapping(place / _MAPPING, place / _PERMUTATION)
+    return drives
+
+
+def drive_name(text: str) -> str | None:
+    """The drive in a text such as `2011_09_26/2011_09_26_drive_0005_sync/image_02`, else None."""
+    found = _DRIVE.search(text)
+    return found.group() if found else None
 
 
 def read_kitti_mapping(mapping: str | Path, permutation: str | Path) -> dict[str, str]:
@@ -91,9 +126,9 @@ def _list_pairs(path: Path) -> list[tuple[int, str, str]]:
 
 
 def _drive(where: str, text: str) -> str:
-    found = _DRIVE.search(text)
-    if found is None:
+    name = drive_name(text)
+    if name is None:
         raise ValueError(
             f'{where}: expected a drive like 2011_09_26_drive_0005, found {text[:60]!r}'
         )
-    return found.group()
+    return name

@@ -17,7 +17,9 @@ from safetensors.numpy import save
 
 from cmkd_ros.atomic_write import write_bytes_atomically
 from cmkd_ros.training.data.kitti_checks import FileStamp, FrameRecord
+from cmkd_ros.training.data.used_data import hash_names
 
+INDEX_NAME = 'cmkd_index.safetensors'
 KINDS = ('image', 'calib', 'scan', 'label', 'depth')
 _FORMAT = 'cmkd kitti index 1'
 _NAMES = ('image_size', 'points', 'objects', 'size', 'mtime_ns', 'sha256')
@@ -54,6 +56,16 @@ class KittiIndex:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def frames_sha256(self) -> str:
+        """SHA-256 over the names of the frames."""
+        return hash_names([frame_key(record.folder, record.frame) for record in self.records])
+
+    @property
+    def drives_sha256(self) -> str:
+        """SHA-256 over frames and their drives, as far as known."""
+        return hash_names([f'{key} {drive}' for key, drive in self.drives.items()])
+
 
 def frame_key(folder: str, frame: str) -> str:
     """Name of a frame within a tree: ids repeat in other folders."""
@@ -67,6 +79,8 @@ def save_index(path: Path, index: KittiIndex) -> None:
         {
             'frames': [frame_key(record.folder, record.frame) for record in index.records],
             'drives': dict(index.drives),
+            'frames_sha256': index.frames_sha256,
+            'drives_sha256': index.drives_sha256,
             'lists': {
                 name: {'folder': entry.folder, 'frames': entry.frames}
                 for name, entry in index.lists.items()

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cmkd_ros.kitti_files import read_frame_list
-from cmkd_ros.training.data.drives import read_drives, read_kitti_mapping
+from cmkd_ros.training.data.drives import find_drives
 from cmkd_ros.training.data.kitti_checks import Fault, FrameRecord, check_frame
 from cmkd_ros.training.data.kitti_index import (
+    INDEX_NAME,
     FrameList,
     KittiIndex,
     frame_key,
@@ -25,8 +26,6 @@ from cmkd_ros.training.data.kitti_index import (
 )
 from cmkd_ros.training.data.kitti_layout import KittiFolder
 
-INDEX_NAME = 'cmkd_index.safetensors'
-_MAPPING_FOLDERS = ('.', 'mapping', 'devkit/mapping', 'devkit_object/mapping')
 _SHOWN = 5
 
 
@@ -55,6 +54,7 @@ def prepare_kitti(
     index_path: str | Path | None = None,
     lists: Sequence[str | Path] = (),
     drives: Mapping[str, str] | None = None,
+    mapping: str | Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedKitti:
@@ -68,8 +68,10 @@ def prepare_kitti(
         index_path: where to write; default `ROOT/cmkd_index.safetensors`.
         lists: list files beside those of `ROOT/ImageSets`; a list belongs to the folder of its
             own name, to `testing` when its name begins with test, otherwise to `training`.
-        drives: 'training/000003' -> drive; default what `ROOT/MANIFEST.tsv` or KITTI's own
-            `train_mapping.txt` and `train_rand.txt` in or below the root say.
+        drives: 'training/000003' -> drive; default what `find_drives` finds in or below the root,
+            and where it finds none what the index of an earlier run says.
+        mapping: folder of KITTI's own `train_mapping.txt` and `train_rand.txt`, when it lies
+            elsewhere.
         workers: threads; default one a processor.
         progress: called with (frames done, frames in all), first with what is taken over.
 
@@ -88,7 +90,7 @@ def prepare_kitti(
     ]
     found_lists, faults = _read_lists(root, lists, frames)
     if drives is None:
-        drives = _find_drives(root, folders)
+        drives = _find_drives(root, folders, mapping) or _known_drives(path)
     journal = path.with_name(f'{path.name}.partial')
     known = _known_records(path, journal)
     records = {
@@ -217,15 +219,18 @@ def _folder_of_list(name: str, folders: set[str]) -> str:
     return 'testing' if name.startswith('test') else 'training'
 
 
-def _find_drives(root: Path, folders: Mapping[str, KittiFolder]) -> dict[str, str]:
-    drives: dict[str, str] = {}
-    if root.joinpath('MANIFEST.tsv').is_file():
-        for name in folders:
-            found = read_drives(root, name)
-            drives |= {frame_key(name, frame): drive for frame, drive in found.items()}
-    for folder in (root / part for part in _MAPPING_FOLDERS):
-        mapping, permutation = folder / 'train_mapping.txt', folder / 'train_rand.txt'
-        if mapping.is_file() and permutation.is_file():
-            found = read_kitti_mapping(mapping, permutation)
-            drives |= {frame_key('training', frame): drive for frame, drive in found.items()}
-    return drives
+def _find_drives(
+    root: Path, folders: Mapping[str, KittiFolder], mapping: str | Path | None
+) -> dict[str, str]:
+    return {
+        frame_key(name, frame): drive
+        for name in folders
+        for frame, drive in find_drives(root, name, mapping).items()
+    }
+
+
+def _known_drives(path: Path) -> dict[str, str]:
+    try:
+        return dict(load_index(path).drives) if path.is_file() else {}
+    except ValueError:  # damaged: made anew
+        return {}

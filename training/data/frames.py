@@ -42,13 +42,13 @@ class ConcatFrames(Dataset[Sample]):
     def __init__(self, sources: Sequence[FrameSource]) -> None:
         if not sources:
             raise ValueError('ConcatFrames: expected at least one data set, found none')
-        self._sources = tuple(sources)
-        self._ends = tuple(accumulate(len(source) for source in self._sources))
+        self.sources = tuple(sources)
+        self._ends = tuple(accumulate(len(source) for source in self.sources))
 
     @property
     def frame_ids(self) -> tuple[str, ...]:
         """Names of the frames, in order; the same name may occur in two data sets."""
-        return tuple(name for source in self._sources for name in source.frame_ids)
+        return tuple(name for source in self.sources for name in source.frame_ids)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -62,7 +62,7 @@ class ConcatFrames(Dataset[Sample]):
             raise IndexError(f'frame {index} of {len(self)}')
         which = bisect_right(self._ends, index)
         first = self._ends[which - 1] if which else 0
-        return self._sources[which].sample(index - first, augment)
+        return self.sources[which].sample(index - first, augment)
 
 
 def crop_to_range(sample: Sample, range_m: Range) -> Sample:

@@ -53,9 +53,11 @@ class DistillModule(TrainingModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         """Weighted sum of the distillation losses of cmkd-spec F1-F4."""
-        student = self.network(batch.image_B3HW, batch.cam_to_img_B34, batch.ref_to_cam_B44)
+        # The teacher first: what it needs for a moment is free again when the student's
+        # activations are kept.
         with torch.no_grad():
             teacher = self.teacher(batch.points)
+        student = self.network(batch.image_B3HW, batch.cam_to_img_B34, batch.ref_to_cam_B44)
         with torch.autocast(self.device.type, enabled=False):
             terms = self._terms(student, teacher, batch)
         return self.log_terms(terms, len(batch))

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 
+from cmkd_ros.training.engine.activation_memory import recompute_activations
 from cmkd_ros.training.engine.optimise import make_optimiser
 from cmkd_ros.training.engine.recipe import OptimiserSpec
 
@@ -17,6 +18,8 @@ class TrainingModule(lightning.LightningModule):
 
     def __init__(self, network: torch.nn.Module, optimiser: OptimiserSpec) -> None:
         super().__init__()
+        if optimiser.checkpoint_activations:
+            recompute_activations(network)
         self.network = network
         self.optimiser_spec = optimiser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,8 @@ class Detector:
         self._head = head
         self.class_names = class_names
         self.post = post
+        # Score thresholds by class name, where one differs from `post.score_threshold`.
+        self.class_thresholds: Mapping[str, float] = {}
         self.train_fx_px = train_fx_px
         self._rectifier: tuple[object, Rectifier] | None = None
 
@@ -137,7 +140,7 @@ class Detector:
         ref_to_cam_144 = self._matrix(T_cam_ref)
         with self._autocast():
             output = self.network(image_13HW, cam_to_img_134, ref_to_cam_144)
-        found = find_boxes(self._head, output.head, self.post)[0]
+        found = find_boxes(self._head, output.head, self.post, self._score_thresholds())[0]
         return Detections(
             boxes=Boxes3D(found.boxes_K7.double().cpu().numpy()),
             scores_N=found.scores_K.double().cpu().numpy(),
@@ -166,6 +169,13 @@ class Detector:
             return 1.0
         scale = self.train_fx_px / float(camera.projection_px_34[0, 0])
         return 1.0 if abs(scale - 1.0) <= FX_TOLERANCE else scale
+
+    def _score_thresholds(self) -> list[float] | None:
+        if not self.class_thresholds:
+            return None
+        return [
+            self.class_thresholds.get(name, self.post.score_threshold) for name in self.class_names
+        ]
 
     def _input_size(self, camera: CameraModel) -> tuple[int, int]:
         scale = self.focal_scale(camera)

@@ -6,6 +6,7 @@ Letters: K boxes of one image. Boxes are (x, y, z, l, w, h, yaw) in the referenc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,20 +63,28 @@ def score_to_logit(score: float) -> float:
 
 
 @torch.no_grad()
-def find_boxes(head: Head, head_output: Any, post: PostSpec) -> list[RawBoxes]:
+def find_boxes(
+    head: Head, head_output: Any, post: PostSpec, class_thresholds: Sequence[float] | None = None
+) -> list[RawBoxes]:
     """Boxes of every image: score threshold, then class-agnostic rotated-BEV NMS.
 
     Args:
         head: the head that put the maps out (`AnchorHead`, `CenterHead`).
         head_output: its raw maps.
         post: thresholds and limits.
+        class_thresholds: one score threshold per class instead of `post.score_threshold`. They act
+            before the suppression: a box that is not wanted takes no other one away.
 
     Returns:
         One RawBoxes per image, by descending score; every number is finite.
     """
     found = []
+    lowest = min(class_thresholds) if class_thresholds else post.score_threshold
     for image in range(head.batch_size(head_output)):
-        candidates = head.decode(head_output, image, post.score_threshold, post.nms_max_in)
+        candidates = head.decode(head_output, image, lowest, post.nms_max_in)
+        if class_thresholds:
+            least_C = candidates.scores_K.new_tensor(class_thresholds)
+            candidates = candidates.select(candidates.scores_K > least_C[candidates.labels_K])
         # An untrained network may put out sizes of exp(large).
         candidates = candidates.select(candidates.boxes_K7.isfinite().all(dim=1))
         keep = nms_bev(

@@ -49,6 +49,13 @@ class TestFindBoxes:
         assert [len(f) for f in find_boxes(head, maps, PostSpec(score_threshold=0.8))] == [2, 0]
         assert [len(f) for f in find_boxes(head, maps, PostSpec(nms_iou=1.0))] == [3, 1]
 
+    def test_a_box_below_its_class_threshold_takes_no_other_one_away(self, head, maps):
+        first, _ = find_boxes(head, maps, PostSpec(), class_thresholds=[0.99, 0.1])
+        assert 0 not in first.labels_K.tolist()
+        assert len(first) == 2  # the one at x = 5 that was suppressed, and the one at 9
+        first, _ = find_boxes(head, maps, PostSpec(), class_thresholds=[0.1, 0.99])
+        assert first.labels_K.tolist() == [0]
+
     def test_numbers_that_are_not_finite_never_come_out(self, head, maps):
         maps.dim[0, 0, 5, 5] = 1000.0
         maps.center_z[1, 0, 2, 3] = torch.nan

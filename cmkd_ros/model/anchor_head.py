@@ -178,7 +178,10 @@ class AnchorHead(nn.Module):
         scores, labels = logits_NK[candidates].sigmoid().max(dim=1)
         passed = (scores >= score_threshold).nonzero()[:, 0]
         scores, order = scores[passed].topk(min(max_boxes, len(passed)))
-        picked = passed[order]
+        # Equal scores come in the order of the official code, which sorts once more for the NMS:
+        # where dozens saturate at 1, it decides which of them suppress the others.
+        scores, again = scores.sort(descending=True)
+        picked = passed[order[again]]
         index = candidates[picked]
 
         n_y, n_x = output.cls_logits.shape[1:3]

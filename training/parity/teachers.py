@@ -154,8 +154,8 @@ def _box_rows(
     """Boxes before and after suppression.
 
     Hundreds of scores differ by rounding only or saturate at 1, so that the order in which
-    suppression visits them is not defined. It is given the recorded order of those; then exactly
-    the recorded boxes must remain.
+    suppression visits them depends on the last bit of the maps and on how torch sorts on this
+    machine. It is given the recorded order of those; then exactly the recorded boxes must remain.
     """
     head: Head | None = teacher.head
     if 'final.boxes' not in record or head is None:

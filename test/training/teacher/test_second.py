@@ -78,7 +78,11 @@ def test_suppression_keeps_the_official_boxes(alone):
     scores[twin] += 3e-7
     kept = nms_bev(boxes, scores, post.nms_iou, post.nms_max_in, post.nms_max_out)
     assert sorted(kept.tolist()) == sorted(twin.tolist())
-    assert abs(len(find_boxes(run.teacher.head, run.output.head, post)[0]) - len(final)) < 5
+
+    found = find_boxes(run.teacher.head, run.output.head, post)[0]
+    assert abs(len(found) - len(final)) < 5
+    if torch.backends.cpu.get_cpu_capability() == 'AVX512':  # torch sorts ties otherwise elsewhere
+        assert box_deviation(found.boxes_K7, final) < 1e-3
 
 
 def test_the_student_can_take_the_teachers_backbone_and_head(alone):

@@ -51,30 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from cmkd_ros.checkpoint import load_bundle, parameter_count
+    from cmkd_ros.bundle_info import describe_bundle
     from cmkd_ros.official_file import is_pytorch_file
 
     if is_pytorch_file(options.file) or options.file.suffix in ('.pth', '.pt'):
         from cmkd_ros.official_info import describe_official
 
-        print(json.dumps(describe_official(options.file, _import), indent=2))
-        return
-    bundle = load_bundle(options.file)
-    print(
-        json.dumps(
-            {
-                'file': str(options.file),
-                'kind': bundle.kind,
-                'stage': None if bundle.kind == 'teacher' else 2 if bundle.with_head else 1,
-                'parameters': parameter_count(bundle.tensors),
-                'train_fx_px': bundle.train_fx_px,
-                'reference_height_m': bundle.reference_height_m,
-                'spec': bundle.spec,
-                'provenance': bundle.provenance,
-            },
-            indent=2,
-        )
-    )
+        description = describe_official(options.file, _import)
+    else:
+        description = describe_bundle(options.file)
+    print(json.dumps(description, indent=2))
 
 
 def _import_official(options: argparse.Namespace) -> None:
@@ -154,13 +140,39 @@ def _prepare_kitti(options: argparse.Namespace) -> None:
 def _train_teacher(options: argparse.Namespace) -> None:
     from cmkd_ros.training.engine.train import train_teacher
 
-    print(train_teacher(options.recipe, tuple(options.overrides), options.out, options.resume))
+    print(
+        train_teacher(
+            options.recipe,
+            tuple(options.overrides),
+            options.out,
+            options.resume,
+            options.allow_leak,
+        )
+    )
 
 
 def _distill(options: argparse.Namespace) -> None:
     from cmkd_ros.training.engine.train import distill
 
-    print(distill(options.recipe, tuple(options.overrides), options.out, options.resume))
+    print(
+        distill(
+            options.recipe,
+            tuple(options.overrides),
+            options.out,
+            options.resume,
+            options.allow_leak,
+        )
+    )
+
+
+def _run_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        'recipe_name': options.recipe,
+        'overrides': tuple(options.overrides),
+        'out': options.out,
+        'resume': options.resume,
+        'allow_leak': options.allow_leak,
+    }
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -174,6 +186,8 @@ def _evaluate(options: argparse.Namespace) -> None:
             out=options.out,
             device=options.device,
             precision=options.precision,
+            pictures=options.pictures,
+            allow_leak=options.allow_leak,
             progress=step,
         )
     _show_report(report, options)
@@ -315,6 +329,7 @@ def _add_training_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         command.add_argument('overrides', nargs='*', metavar='key=value', help='recipe overrides')
         command.add_argument('--out', type=Path, required=True, help='folder of the run')
         command.add_argument('--resume', action='store_true', help='go on with the run in --out')
+        _add_allow_leak(command)
 
 
 def _add_evaluation_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -324,6 +339,11 @@ def _add_evaluation_commands(add: Callable[..., argparse.ArgumentParser]) -> Non
     evaluate.add_argument('--split', type=Path, help='frame list; default: every image')
     evaluate.add_argument('--precision', default='fp32')
     evaluate.add_argument('--out', type=Path, help='folder for results and pictures')
+    evaluate.add_argument(
+        '--pictures', type=int, default=4, metavar='N',
+        help='draw the N best, N worst and N random frames into --out; default: %(default)s',
+    )  # fmt: skip
+    _add_allow_leak(evaluate)
     _add_device(evaluate)
 
     eval_kitti = add('eval-kitti', _eval_kitti, 'KITTI AP of result files')
@@ -347,6 +367,14 @@ def _add_evaluation_commands(add: Callable[..., argparse.ArgumentParser]) -> Non
     for command in (evaluate, eval_kitti, eval_bag):
         command.add_argument('--recall', type=int, choices=(40, 11), default=40)
         command.add_argument('--json', type=Path, help='write every number there')
+
+
+def _add_allow_leak(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        '--allow-leak',
+        action='store_true',
+        help='evaluation frames that were learned from: go on, and record it',
+    )
 
 
 def _add_device(command: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cmkd_ros.checkpoint import Bundle, load_bundle
@@ -14,15 +13,18 @@ from cmkd_ros.detector import Detections, Detector
 from cmkd_ros.evaluation.kitti_ap import KittiReport
 from cmkd_ros.evaluation.kitti_results import to_kitti_results
 from cmkd_ros.evaluation.report import evaluate_folders
-from cmkd_ros.evaluation.visualize import draw_boxes, plot_bev, write_png
 from cmkd_ros.geometry import Boxes3D, CameraModel
 from cmkd_ros.kitti_files import read_frame_list, write_results
 from cmkd_ros.model.post import find_boxes
 from cmkd_ros.result_folder import result_folder
 from cmkd_ros.training.data.frames import Range
+from cmkd_ros.training.data.identity import identify_object_frames
 from cmkd_ros.training.data.kitti import KittiFrames
+from cmkd_ros.training.data.kitti_layout import KittiFolder
 from cmkd_ros.training.data.sample import Sample
+from cmkd_ros.training.engine.leaks import check_leaks, lineage
 from cmkd_ros.training.engine.train import build_teacher_of
+from cmkd_ros.training.pictures import draw_evaluation
 
 Progress = Callable[[int, int], None]
 
@@ -35,7 +37,8 @@ def evaluate_bundle(
     out: Path | None = None,
     device: str = 'auto',
     precision: str = 'fp32',
-    pictures: int = 8,
+    pictures: int = 4,
+    allow_leak: bool = False,
     progress: Progress | None = None,
 ) -> KittiReport:
     """KITTI AP of a student or teacher bundle on labelled frames.
@@ -44,17 +47,27 @@ def evaluate_bundle(
         model: bundle; a teacher is given the scans, a student only the images.
         data: KITTI folder: holds `training/image_2`, ... or `image_2`, ... itself.
         split: frame list; None takes every image.
-        out: new folder for `results/*.txt` and `pictures/*.png`; None keeps neither.
+        out: new folder for `results/*.txt` and `pictures/` (see `draw_evaluation`); None keeps
+            neither.
         device, precision: as `Detector`.
-        pictures: number of frames to draw, evenly spread; needs `out`.
+        pictures: how many of the best, of the worst and of random frames to draw; needs `out`.
+        allow_leak: evaluate frames that the bundle or its teacher learned from, and report that.
         progress: called with (frames done, frames in all).
 
     Raises:
         FileExistsError: `out` exists and is not empty.
-        FileNotFoundError, ValueError: a bundle, list or frame that is wrong; the message names it.
+        FileNotFoundError, ValueError: a bundle, list or frame that is wrong, or a leak; the message
+            names it.
     """
     bundle = load_bundle(model)
     folder, frames = find_frames(data, split)
+    checked = check_leaks(
+        str(model),
+        lineage(bundle),
+        identify_object_frames(KittiFolder(folder), frames, with_drives=True),
+        allow_leak,
+        'evaluate on other frames',
+    )
     predict = _predictor(bundle, device, precision)
     dataset = KittiFrames(
         folder.parent,
@@ -64,7 +77,6 @@ def evaluate_bundle(
         with_points=predict.needs_points,
         range_m=predict.range_m,
     )
-    drawn = set(np.linspace(0, len(frames) - 1, min(pictures, len(frames)), dtype=int).tolist())
     with result_folder(out) as place:
         (place / 'results').mkdir()
         for index in range(len(dataset)):
@@ -75,11 +87,14 @@ def evaluate_bundle(
                 found.boxes, found.scores_N, found.class_names, camera, sample.ref_to_cam_44
             )
             write_results(place / 'results' / f'{sample.frame_id}.txt', results)
-            if out is not None and index in drawn:
-                draw_frame(place / 'pictures', sample, found)
             if progress:
                 progress(index + 1, len(dataset))
-        return evaluate_folders(folder / 'label_2', place / 'results')
+        report = evaluate_folders(folder / 'label_2', place / 'results')
+        if out is not None and pictures:
+            draw_evaluation(
+                place / 'pictures', KittiFolder(folder), place / 'results', frames, pictures
+            )
+    return report.with_extra({'leak_check': checked})
 
 
 def find_frames(data: Path, split: Path | None) -> tuple[Path, list[str]]:
@@ -107,17 +122,6 @@ def camera_of(sample: Sample) -> CameraModel:
     """The camera of a KITTI frame."""
     height, width = sample.image_HW3.shape[:2]
     return CameraModel.from_projection(sample.cam_to_img_34, width, height)
-
-
-def draw_frame(folder: Path, sample: Sample, found: Detections) -> None:
-    """Write an overlay and a BEV picture of a frame: detections, and labels where it has them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    camera, pose = camera_of(sample), sample.ref_to_cam_44
-    truth = Boxes3D(sample.boxes_M7)
-    captions = [f'{n} {s:.2f}' for n, s in zip(found.class_names, found.scores_N, strict=True)]
-    image = draw_boxes(sample.image_HW3, found.boxes, camera, pose, captions)
-    write_png(folder / f'{sample.frame_id}_boxes.png', image)
-    plot_bev(folder / f'{sample.frame_id}_bev.png', found.boxes, truth, sample.points_N4)
 
 
 @dataclass(frozen=True)

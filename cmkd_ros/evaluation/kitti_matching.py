@@ -161,15 +161,21 @@ def precision_samples(
     return precision, _filtered(similarity, positives)
 
 
-def count_per_frame(problem: Problem, n_frames: int) -> IntArray:
-    """Count (F, 4) true positives, false positives, misses and valid labels, any score."""
-    matching = match_at_thresholds(problem, np.array([-np.inf]))
+def count_per_frame(problem: Problem, n_frames: int, min_score: float = -np.inf) -> IntArray:
+    """Count (F, 4) true positives, false positives, misses and valid labels.
+
+    Args:
+        problem: who may match whom.
+        n_frames: F.
+        min_score: detections below it do not exist.
+    """
+    matching = match_at_thresholds(problem, np.array([min_score]))
     taken = matching.taken_GK[:, 0]
     found = matching.labels_G[true_positives(problem, matching)[:, 0]]
     valid = problem.label_flags_L == VALID
     missed = valid.copy()
     missed[matching.labels_G[taken >= 0]] = False
-    false = problem.false_D.copy()
+    false = problem.false_D & (problem.scores_D >= min_score)
     false[taken[taken >= 0]] = False
     frames = (
         problem.label_frames_L[found],

@@ -232,6 +232,11 @@ def _error_table(report: KittiReport) -> Table:
 
 
 def _notes(report: KittiReport, recall: int) -> Iterable[str]:
+    for role, leak in report.extra.get('leak_check', {}).get('leaks', {}).items():
+        yield (
+            f'the {role} learned from {leak["frames"]} of these frames or from their drives: the '
+            'numbers say nothing about new data.'
+        )
     if n_missing := report.extra.get(_N_MISSING):
         yield f'{n_missing} labelled frames have no result file and were left out.'
     for name in report.classes_without_detection:

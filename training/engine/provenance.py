@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy
 import torch
 
 import cmkd_ros
+from cmkd_ros.training.data.used_data import hash_names
 from cmkd_ros.training.engine.recipe import RunRecipe
 
 
@@ -36,11 +36,6 @@ def describe_run(recipe: RunRecipe, frame_ids: Sequence[str]) -> dict[str, Any]:
             'python': platform.python_version(),
         },
     }
-
-
-def hash_names(names: Sequence[str]) -> str:
-    """SHA-256 over the sorted names, one a line: the same for the same set in any order."""
-    return hashlib.sha256('\n'.join(sorted(names)).encode()).hexdigest()
 
 
 def _git_revision() -> str | None:

@@ -41,6 +41,8 @@ class DataSpec(StrictModel):
     """What is read, and how it becomes batches."""
 
     sources: tuple[SourceSpec, ...] = Field(min_length=1)
+    # Kept for evaluation, and refused as sources; none: ImageSets/val.txt in each source's root.
+    held_out: tuple[SourceSpec, ...] | None = None
     canvas_hw: tuple[Positive, Positive] | None = None  # none: the batch's largest image
     workers: Annotated[int, Field(ge=0)] = 0
     keep_in_memory: bool = False
@@ -71,6 +73,7 @@ class RunRecipe(StrictModel):
     data: DataSpec
     optimiser: OptimiserSpec
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0  # within an epoch; 0: at every step
 
 
 class TeacherAugment(StrictModel):

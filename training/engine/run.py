@@ -19,6 +19,7 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from cmkd_ros.model.spec import parse_model
 from cmkd_ros.training.engine.module import TrainingModule
 from cmkd_ros.training.engine.progress import ProgressLines
 from cmkd_ros.training.engine.recipe import RunRecipe
@@ -49,7 +50,7 @@ def open_run_folder(out: Path, recipe: RunRecipe, resume: bool) -> Path | None:
                 f'{out}: the folder exists and is not empty; choose another --out, '
                 'or go on with the run in it with --resume'
             )
-        if written.is_file() and yaml.safe_load(written.read_text()) != document:
+        if written.is_file() and not _says(written, recipe):
             raise ValueError(
                 f'{written}: the run there has another recipe; resume it with the same recipe and '
                 'overrides, or choose another --out'
@@ -58,6 +59,11 @@ def open_run_folder(out: Path, recipe: RunRecipe, resume: bool) -> Path | None:
     written.write_text(yaml.safe_dump(document, sort_keys=False))
     last = out / 'checkpoints' / 'last.ckpt'
     return last if last.is_file() else None
+
+
+def _says(path: Path, recipe: RunRecipe) -> bool:
+    """Whether a written recipe is this one; keys that are newer than it have their defaults."""
+    return parse_model(type(recipe), yaml.safe_load(path.read_text()), str(path)) == recipe
 
 
 def fit(

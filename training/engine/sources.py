@@ -109,7 +109,7 @@ def _open_object(
 ) -> KittiFrames:
     return KittiFrames(
         source.root,
-        _frames_of(source),
+        frames_of(source),
         classes,
         split_folder=source.folder,
         range_m=range_m,
@@ -120,7 +120,13 @@ def _open_object(
     )
 
 
-def _frames_of(source: SourceSpec) -> list[str]:
+def frames_of(source: SourceSpec) -> list[str]:
+    """The frame ids of a source in KITTI's object layout.
+
+    Raises:
+        FileNotFoundError: no list, or without one no image.
+        ValueError: a malformed list.
+    """
     if source.frames is not None:
         return list(read_frame_list(source.root / source.frames))
     folder = source.root / source.folder / 'image_2'

@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import lightning
 import torch
@@ -16,11 +17,20 @@ from cmkd_ros.model.spec import NetworkSpec, load_spec, parse_model
 from cmkd_ros.model.student import Student, build_student
 from cmkd_ros.training.data.augment import RandomFlip
 from cmkd_ros.training.data.frames import Augmentation, ConcatFrames
+from cmkd_ros.training.data.identity import identify
 from cmkd_ros.training.data.loader import make_loader
 from cmkd_ros.training.data.sample import Batch
+from cmkd_ros.training.data.used_data import UsedData
 from cmkd_ros.training.engine.distill_module import DistillModule
 from cmkd_ros.training.engine.init_image import start_image_part
 from cmkd_ros.training.engine.initialise import copy_matching
+from cmkd_ros.training.engine.leaks import (
+    Lineage,
+    check_leaks,
+    held_out_frames,
+    lineage_to_json,
+    student_lineage,
+)
 from cmkd_ros.training.engine.provenance import describe_run
 from cmkd_ros.training.engine.recipe import (
     DistillRecipe,
@@ -39,7 +49,11 @@ LOG = logging.getLogger('cmkd.train')
 
 
 def train_teacher(
-    recipe_name: str | Path, overrides: tuple[str, ...], out: Path, resume: bool = False
+    recipe_name: str | Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    resume: bool = False,
+    allow_leak: bool = False,
 ) -> Path:
     """Train a LiDAR teacher on labelled frames.
 
@@ -48,6 +62,8 @@ def train_teacher(
         overrides: 'key=value' changes to the recipe.
         out: folder of the run.
         resume: go on with the run in `out`.
+        allow_leak: learn from frames that are kept for evaluation (`data.held_out`), and say so in
+            the bundle.
 
     Returns:
         The bundle `out`/teacher.cmkd.
@@ -62,6 +78,7 @@ def train_teacher(
     frames = open_frames(
         recipe.data, spec.classes, spec.grid.range_m, with_depth=False, with_image=False
     )
+    data = _check_data(recipe, {'teacher': UsedData.of(identify(frames))}, allow_leak)
     checkpoint = open_run_folder(out, recipe, resume)
     lightning.seed_everything(recipe.seed, verbose=False)
     teacher = build_teacher(spec, with_head=True)
@@ -80,13 +97,17 @@ def train_teacher(
         kind='teacher',
         spec=spec.model_dump(mode='json'),
         tensors=teacher.state_dict(),
-        provenance=describe_run(recipe, frames.frame_ids) | {'metrics': metrics},
+        provenance=describe_run(recipe, frames.frame_ids) | data | {'metrics': metrics},
     )
     return save_bundle(out / 'teacher.cmkd', bundle)
 
 
 def distill(
-    recipe_name: str | Path, overrides: tuple[str, ...], out: Path, resume: bool = False
+    recipe_name: str | Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    resume: bool = False,
+    allow_leak: bool = False,
 ) -> Path:
     """Distil a teacher into a camera student, one stage.
 
@@ -106,11 +127,17 @@ def distill(
     frames = open_frames(
         recipe.data, spec.classes, teacher_spec.grid.range_m, with_depth=recipe.weights.depth > 0
     )
+    stage_1 = None if recipe.init is None else load_bundle(recipe.init)
+    data = _check_data(
+        recipe,
+        student_lineage(UsedData.of(identify(frames)), teacher_bundle, stage_1),
+        allow_leak,
+    )
     checkpoint = open_run_folder(out, recipe, resume)
     lightning.seed_everything(recipe.seed, verbose=False)
     student = build_student(spec, with_head=recipe.stage == 2)
     if recipe.stage == 2 and checkpoint is None:
-        initialise_stage_2(student, teacher_bundle, recipe.init)
+        initialise_stage_2(student, teacher_bundle, stage_1)
     elif recipe.init_image is not None and checkpoint is None:
         start_image_part(student, recipe.init_image)
     LOG.info(
@@ -125,7 +152,9 @@ def distill(
     write_metrics(out, metrics)
     return save_bundle(
         out / 'student.cmkd',
-        _student_bundle(student, spec, recipe, frames, teacher_bundle, metrics),
+        _student_bundle(
+            student, spec, recipe, frames, data | {'metrics': metrics} | _parents(teacher_bundle)
+        ),
     )
 
 
@@ -158,7 +187,7 @@ def build_teacher_of(
     return spec, teacher
 
 
-def initialise_stage_2(student: Student, teacher: Bundle, stage_1: Path | None) -> None:
+def initialise_stage_2(student: Student, teacher: Bundle, stage_1: Bundle | None) -> None:
     """Start a stage-2 student: the teacher's BEV backbone and head, then the stage-1 weights.
 
     Raises:
@@ -168,11 +197,10 @@ def initialise_stage_2(student: Student, teacher: Bundle, stage_1: Path | None) 
     LOG.info('%s', copy_matching(student, teacher.tensors, parts, teacher.source))
     if stage_1 is None:
         return
-    bundle = load_bundle(stage_1)
-    _ = bundle.network_spec  # a teacher is refused here
+    _ = stage_1.network_spec  # a teacher is refused here
     trained = [name for name, _ in student.named_children() if f'{name}.' not in parts]
     prefixes = tuple(f'{name}.' for name in trained)
-    LOG.info('%s', copy_matching(student, bundle.tensors, prefixes, bundle.source))
+    LOG.info('%s', copy_matching(student, stage_1.tensors, prefixes, stage_1.source))
 
 
 def _loader(
@@ -202,19 +230,33 @@ def _student_bundle(
     spec: NetworkSpec,
     recipe: DistillRecipe,
     frames: ConcatFrames,
-    teacher: Bundle,
-    metrics: dict[str, float],
+    provenance: dict[str, Any],
 ) -> Bundle:
     # The focal length of the training camera: of up to 100 frames, as KITTI's differ a little.
     step = max(1, len(frames) // 100)
     focal = [float(frames[i].cam_to_img_34[0, 0]) for i in range(0, len(frames), step)]
-    provenance = describe_run(recipe, frames.frame_ids)
-    provenance |= {'metrics': metrics, 'teacher': teacher.provenance}
     return Bundle(
         kind='student',
         spec=spec.model_dump(mode='json'),
         tensors=student.state_dict(),
         with_head=recipe.stage == 2,
         train_fx_px=median(focal),
-        provenance=provenance,
+        provenance=describe_run(recipe, frames.frame_ids) | provenance,
     )
+
+
+def _check_data(recipe: RunRecipe, used: Lineage, allow_leak: bool) -> dict[str, Any]:
+    """Refuse leaks; what was learned from and compared, for the provenance."""
+    found = check_leaks(
+        f'recipe {recipe.name}',
+        used,
+        held_out_frames(recipe.data),
+        allow_leak,
+        'take other data.sources, or say in data.held_out what is kept for evaluation',
+    )
+    return {'data': lineage_to_json(used), 'leak_check': found}
+
+
+def _parents(teacher: Bundle) -> dict[str, Any]:
+    # The teacher's hashes stand in the student's own `data`.
+    return {'teacher': {k: v for k, v in teacher.provenance.items() if k != 'data'}}

@@ -47,6 +47,7 @@ def recipe_overrides(drive):
     def make(*more: str) -> tuple[str, ...]:
         return (
             f'data.sources=[{{root: "{drive}"}}]',
+            'data.held_out=[]',
             'data.workers=0',
             'optimiser.epochs=2',
             'optimiser.batch_size=2',

@@ -106,7 +106,7 @@ def test_a_joined_database_has_the_points_of_each_object(drive, tmp_path):
     ]
     parts = [open_database(tmp_path / f'{i}.safetensors', f) for i, f in enumerate(frames)]
     joined = join_databases(parts)
-    assert len(joined) == sum(len(part) for part in parts) > 3
+    assert len(joined) == sum(len(part) for part in parts) >= 3
     objects = [(part, index) for part in parts for index in range(len(part))]
     for index, (part, own) in enumerate(objects):
         assert np.array_equal(joined.points_of(index), part.points_of(own))

@@ -39,7 +39,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-) -> DataLoader[Batch]:
+) -> ResumableLoader:
     """A loader of batches; call `loader.sampler.set_epoch(epoch)` before each epoch.
 
     Lightning calls it by itself; it must not replace the sampler (use_distributed_sampler=False).
@@ -68,8 +68,7 @@ def make_loader(
             f'batch_size {batch_size}: expected 1 to {len(sampler)}, the frames of one process '
             f'({len(source)} frames, {world_size} processes)'
         )
-    # The type of a DataLoader is that of its frames; ours gives what collate_fn makes of them.
-    loader: DataLoader[Any] = DataLoader(
+    return ResumableLoader(
         _DrawnFrames(source, seed, augment, redraw_empty),
         batch_size=batch_size,
         sampler=sampler,
@@ -82,7 +81,59 @@ def make_loader(
         # An own generator, or making an iterator would advance torch's global one.
         generator=torch.Generator().manual_seed(seed),
     )
-    return loader
+
+
+# The type of a DataLoader is that of its frames; ours gives what collate_fn makes of them.
+class ResumableLoader(DataLoader[Any]):
+    """A loader of `EpochSampler` that can go on in the middle of an epoch.
+
+    `state_dict` goes into a checkpoint, `load_state_dict` is called before the first pass.
+    """
+
+    _given = 0  # batches of the present epoch that were handed out
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # A generator, so that workers do not begin before the epoch is set.
+        sampler = self._order()
+        self._given = sampler.skipped // self._frames_per_batch()
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the epoch is; frames that workers read ahead do not count."""
+        return {
+            'epoch': self._order().epoch,
+            'batches': self._given,
+            'batch_size': self._frames_per_batch(),
+            'world_size': self._order().world_size,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next pass where `state_dict` was taken; after a whole epoch with a new one.
+
+        Raises:
+            ValueError: in the middle of an epoch of other batches or another number of processes.
+        """
+        if state['batches'] >= len(self):
+            return
+        own = self.state_dict()
+        for name in ('batch_size', 'world_size'):
+            if state['batches'] and state[name] != own[name]:
+                raise ValueError(
+                    f'resume in the middle of an epoch: expected {name} {state[name]} as before, '
+                    f'found {own[name]}'
+                )
+        self._order().set_epoch(state['epoch'])
+        self._order().skip_once(state['batches'] * self._frames_per_batch())
+
+    def _order(self) -> EpochSampler:
+        if not isinstance(self.sampler, EpochSampler):
+            raise TypeError(f'expected an EpochSampler, found {type(self.sampler).__name__}')
+        return self.sampler
+
+    def _frames_per_batch(self) -> int:
+        return self.batch_size or 1
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -125,6 +176,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def epoch(self) -> int:
         """The epoch whose order comes next."""
         return self._epoch
+
+    @property
+    def skipped(self) -> int:
+        """Frames that the next pass leaves out."""
+        return self._skip
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self._world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""

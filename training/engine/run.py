@@ -1,7 +1,8 @@
 """One training run: recipe -> data, modules, Lightning trainer -> a bundle in the output folder.
 
 The folder holds recipe.yaml, checkpoints/last.ckpt, logs/ (TensorBoard and CSV) and at the end the
-bundle. A run that was cut off goes on from its last checkpoint with `resume`.
+bundle. A run that was cut off goes on from its last checkpoint with `resume`, in the middle of an
+epoch with the frames that this epoch has not had yet.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from cmkd_ros.model.spec import parse_model
+from cmkd_ros.training.data.loader import ResumableLoader
+from cmkd_ros.training.engine.keep_last import KeepLast
 from cmkd_ros.training.engine.module import TrainingModule
 from cmkd_ros.training.engine.progress import ProgressLines
 from cmkd_ros.training.engine.recipe import RunRecipe
 
+LAST_CHECKPOINT = Path('checkpoints', 'last.ckpt')
 LOG = logging.getLogger('cmkd.train')
 
 
@@ -57,7 +60,7 @@ def open_run_folder(out: Path, recipe: RunRecipe, resume: bool) -> Path | None:
             )
     out.mkdir(parents=True, exist_ok=True)
     written.write_text(yaml.safe_dump(document, sort_keys=False))
-    last = out / 'checkpoints' / 'last.ckpt'
+    last = out / LAST_CHECKPOINT
     return last if last.is_file() else None
 
 
@@ -68,7 +71,7 @@ def _says(path: Path, recipe: RunRecipe) -> bool:
 
 def fit(
     module: TrainingModule,
-    loader: torch.utils.data.DataLoader,
+    loader: ResumableLoader,
     recipe: RunRecipe,
     out: Path,
     checkpoint: Path | None,
@@ -89,10 +92,7 @@ def fit(
         logging.getLogger(noisy).setLevel(logging.WARNING)  # after its import, which sets INFO
     warnings.filterwarnings('ignore', module='lightning.*')
     interactive = sys.stderr.isatty()
-    keep = ModelCheckpoint(
-        dirpath=out / 'checkpoints', save_last=True, save_top_k=0, every_n_epochs=1,
-        save_on_train_epoch_end=True,
-    )  # fmt: skip
+    keep = KeepLast(out / LAST_CHECKPOINT, loader, recipe.checkpoint_minutes)
     trainer = lightning.Trainer(
         accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[recipe.device],
         devices='auto' if recipe.device != 'cpu' else 1,
@@ -104,6 +104,7 @@ def fit(
             CSVLogger(out, name='logs', version='csv'),
         ],
         callbacks=[keep, TQDMProgressBar() if interactive else ProgressLines()],
+        enable_checkpointing=False,  # Lightning's own; ours also writes within an epoch
         enable_progress_bar=interactive,
         enable_model_summary=False,
         log_every_n_steps=1 if len(loader) < 50 else 10,

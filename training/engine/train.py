@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader
 
 from cmkd_ros.checkpoint import Bundle, load_bundle, load_strictly, save_bundle
 from cmkd_ros.model.spec import NetworkSpec, load_spec, parse_model
@@ -18,8 +17,7 @@ from cmkd_ros.model.student import Student, build_student
 from cmkd_ros.training.data.augment import RandomFlip
 from cmkd_ros.training.data.frames import Augmentation, ConcatFrames
 from cmkd_ros.training.data.identity import identify
-from cmkd_ros.training.data.loader import make_loader
-from cmkd_ros.training.data.sample import Batch
+from cmkd_ros.training.data.loader import ResumableLoader, make_loader
 from cmkd_ros.training.data.used_data import UsedData
 from cmkd_ros.training.engine.distill_module import DistillModule
 from cmkd_ros.training.engine.init_image import start_image_part
@@ -209,7 +207,7 @@ def _loader(
     augment: Augmentation,
     depth_stride: int,
     redraw_empty: bool,
-) -> DataLoader[Batch]:
+) -> ResumableLoader:
     return make_loader(
         frames,
         recipe.optimiser.batch_size,

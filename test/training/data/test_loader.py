@@ -95,6 +95,29 @@ def test_resume_in_the_middle_of_an_epoch(frames):
         resumed.sampler.skip_once(7)
 
 
+@pytest.mark.parametrize('workers', (0, 1))
+def test_a_loader_goes_on_where_another_one_stood(frames, workers):
+    """Frames that workers have read ahead are not lost."""
+    first = make_loader(frames, 2, 7, augment=RandomFlip(), workers=workers)
+    first.sampler.set_epoch(4)
+    whole = []
+    for batch in first:
+        whole.append(batch)
+        if len(whole) == 1:
+            state = first.state_dict()
+    assert state == {'epoch': 4, 'batches': 1, 'batch_size': 2, 'world_size': 1}
+    second = make_loader(frames, 2, 7, augment=RandomFlip(), workers=workers)
+    second.load_state_dict(state)
+    rest = list(second)
+    assert len(rest) == 2
+    assert all(same(one, other) for one, other in zip(rest, whole[1:], strict=True))
+    assert second.state_dict() == first.state_dict() == state | {'batches': 3}
+    second.load_state_dict(first.state_dict())  # a whole epoch: nothing to leave out
+    assert len(one_epoch(second, 5)) == 3
+    with pytest.raises(ValueError, match='expected batch_size 2 as before, found 3'):
+        make_loader(frames, 3, 7).load_state_dict(state)
+
+
 @pytest.mark.parametrize('drop_last', (True, False))
 def test_processes_share_one_order(drop_last):
     shares = [

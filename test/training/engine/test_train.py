@@ -47,29 +47,44 @@ def test_stage_1_has_no_head_and_cannot_detect(trained):
     assert Detector.from_file(trained['stage2']).class_names == ('Car', 'Pedestrian', 'Cyclist')
 
 
+@pytest.mark.parametrize(
+    ('minutes', 'workers', 'repeated'),
+    [(10, 0, 1), (0, 0, 0), (0, 1, 0)],
+    ids=['from the last epoch', 'within the epoch', 'within the epoch, read ahead'],
+)
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
-    trained, specs, recipe_overrides, tmp_path, monkeypatch
+    trained, specs, recipe_overrides, tmp_path, monkeypatch, minutes, workers, repeated
 ):
-    """Cut off after the first epoch, resumed: the same weights to the bit."""
+    """Cut off in the second epoch, resumed: the same frames and the same weights to the bit."""
     from cmkd_ros.training.engine.teacher_module import TeacherModule
 
     steps = []
     original = TeacherModule.training_step
 
     def failing(self, batch, batch_index):
-        steps.append(batch.frame_ids)
-        if len(steps) == 5:  # in the middle of the second epoch
+        if len(steps) == 4:  # one of the three steps of the second epoch is done
             raise OSError('power cut')
+        return recording(self, batch, batch_index)
+
+    def recording(self, batch, batch_index):
+        steps.append(batch.frame_ids)
         return original(self, batch, batch_index)
 
-    overrides = recipe_overrides(f'teacher={specs["teacher"]}')
+    overrides = recipe_overrides(
+        f'teacher={specs["teacher"]}',
+        f'checkpoint_minutes={minutes}',
+        f'data.workers={workers}',
+    )
     out = tmp_path / 'run'
     monkeypatch.setattr(TeacherModule, 'training_step', failing)
     with pytest.raises(OSError, match='power cut'):
         train_teacher('teacher_pointpillars_r18', overrides, out)
     assert not (out / 'teacher.cmkd').exists()
-    monkeypatch.setattr(TeacherModule, 'training_step', original)
+    assert [path.name for path in (out / 'checkpoints').iterdir()] == ['last.ckpt']
+    monkeypatch.setattr(TeacherModule, 'training_step', recording)
     resumed = load_bundle(train_teacher('teacher_pointpillars_r18', overrides, out, resume=True))
+    assert len(steps) == 6 + repeated
+    assert len({*steps[3:4], *steps[4 + repeated :]}) == 3  # every batch of the epoch once
     straight = load_bundle(trained['teacher'])
     for key, tensor in straight.tensors.items():
         torch.testing.assert_close(resumed.tensors[key], tensor, rtol=0, atol=0)

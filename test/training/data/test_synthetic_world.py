@@ -6,11 +6,12 @@ import trimesh
 
 from cmkd_ros.training.data.synthetic import DriveSettings, people, scenery, vehicles
 from cmkd_ros.training.data.synthetic.daylight import Daylight
+from cmkd_ros.training.data.synthetic.hills import Profile
 from cmkd_ros.training.data.synthetic.lidar import beam_directions, scan
 from cmkd_ros.training.data.synthetic.picture import pinhole_rays, take_picture
-from cmkd_ros.training.data.synthetic.road import Road, terrain
+from cmkd_ros.training.data.synthetic.road import Road
 from cmkd_ros.training.data.synthetic.scene import Geometry, Scene
-from cmkd_ros.training.data.synthetic.shapes import Shape, blob, box, tube
+from cmkd_ros.training.data.synthetic.shapes import Shape, blob, box, quads, tube
 from cmkd_ros.training.data.synthetic.street import Street, Thing
 from cmkd_ros.training.data.synthetic.surfaces import Material, Noise, tone_table
 
@@ -157,11 +158,24 @@ def test_tone_curve_is_srgb() -> None:
     assert table[0] == 0 and table[-1] == 255 and table[round(0.2140 * 4095)] == 127
 
 
+def plain() -> Shape:
+    """Level grass."""
+    corners = [(-500, -500, 0), (500, -500, 0), (500, 500, 0), (-500, 500, 0)]
+    return quads([corners], (0.065, 0.095, 0.028), Material.GRASS)
+
+
+def level_street() -> Street:
+    """A street without slopes and without traffic."""
+    street = Street(generator(0), 0.1, 0.0)
+    street.road.profile = Profile.level()
+    street.traffic.movers = []
+    return street
+
+
 def bare_scene(*things: Thing, daylight: Daylight | None = None) -> Scene:
     """A plain with these things, seen from the origin of the world."""
-    street = Street(generator(0), 0.1, 0.0)
-    street.traffic.movers = []
-    street.fixed = [Thing(terrain(), 0.0, 0.0, 0.04, 0.0), *things]
+    street = level_street()
+    street.fixed = [Thing(plain(), 0.0, 0.0, 0.0, 0.0), *things]
     if daylight is not None:
         street.daylight = daylight
     scene = Scene(street, Geometry(street.fixed), 0.0, 1.73)
@@ -220,9 +234,8 @@ def test_sun_casts_a_shadow_away_from_itself() -> None:
 
 
 def test_near_things_hide_far_ones_whether_fixed_or_moving() -> None:
-    street = Street(generator(0), 0.1, 0.0)
+    street = level_street()
     board = box((0, 0, 1), (0.1, 2, 2), (0.5, 0.5, 0.5), Material.CLOTH)
-    street.traffic.movers = []
     own = street.route.own_pose(0.0)
 
     def seen(fixed_x: float, moving_x: float) -> int:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cmkd_ros.training.data.synthetic.surfaces import Noise
+from cmkd_ros.training.data.synthetic.surfaces import Noise, haze_table
 
 FloatArray = NDArray[np.floating]
 Colour = tuple[float, float, float]
+# How far away the hills seem to be, by the haze before them.
+_HILLS_M = 600
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Daylight:
     :param haze_per_m: extinction by haze.
     :param exposure: sensor value of unit radiance, before the tone curve.
     :param white_balance: gain of the colour channels.
+    :param shutter_s: how long the shutter is open.
     """
 
     sun_azimuth: float
@@ -40,6 +43,7 @@ class Daylight:
     haze_per_m: float
     exposure: float
     white_balance: Colour
+    shutter_s: float = 0.003
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Daylight:
@@ -67,6 +71,7 @@ class Daylight:
             float(rng.choice([0.0004, 0.001, 0.0025], p=[0.5, 0.35, 0.15])),
             float(exposure),
             _colour(rng.uniform(0.95, 1.05, 3)),
+            float(rng.uniform(0.005, 0.009) if overcast else rng.uniform(0.001, 0.005)),
         )
 
     def sun_direction(self) -> FloatArray:
@@ -92,12 +97,13 @@ class Daylight:
         cover = np.clip(cover + np.float32(self.clouds - 0.35), 0.0, 1.0)[:, None]
         clear = self.sky_radiance(z)
         light = clear + cover * (_rgb(self.horizon) * np.float32(1.05) - clear)
+        kept = haze_table(self.haze_per_m)[4 * _HILLS_M]
         # The noise along two circles of the tile: near trees ragged, far hills smooth.
         for size, scale, detail, green in ((0.05, 24.0, 4.0, 0.75), (0.035, 75.0, 1.0, 0.5)):
             ridge = noise.sample(x * scale, y * scale, np.full_like(x, detail))
             inside = z < np.float32(size) * (np.float32(0.6) + ridge)
             hill = _rgb(self.horizon) * _rgb((0.55, 0.66, 0.62)) * np.float32(green)
-            light[inside] = hill
+            light[inside] = hill * kept + _rgb(self.horizon) * (1 - kept)
         return light
 
 

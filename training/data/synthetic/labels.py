@@ -93,10 +93,7 @@ def visible_objects(scene: Scene, things_HW: NDArray[np.int32]) -> Candidates:
     things = np.array(
         [i for i, thing in enumerate(scene.things) if thing.kind and pixels[i]], dtype=np.intp
     )
-    sizes = np.array([scene.things[i].size for i in things]).reshape(-1, 3)
-    floors = np.array([scene.things[i].z for i in things]) - scene.lidar_height_m
-    x, y, yaw = scene.things_in_ref(things).T
-    boxes = Boxes3D(np.column_stack([x, y, floors + sizes[:, 2] / 2, sizes, wrap_angle(yaw)]))
+    boxes = Boxes3D(scene.boxes_in_ref(things))
     return Candidates(things, tuple(scene.things[i].kind for i in things), boxes)
 
 
@@ -128,7 +125,7 @@ def hidden_share(
     x1, y1, x2, y2 = (int(v) for v in np.round(box_px_4))
     step = max(1, int(np.sqrt((x2 - x1) * (y2 - y1) / _SAMPLES)))
     v_M, u_M = (a.ravel() for a in np.mgrid[y1 : y2 + 1 : step, x1 : x2 + 1 : step])
-    directions = scene.to_world(rays.directions_N3[v_M * rays.width + u_M])
+    directions = scene.to_world(rays.through(u_M, v_M))
     origin = scene.place_in_world(rays.origin_3).astype(np.float32)
     alone = caster(scene.corners_T33[scene.things_T == thing])
     origins = np.broadcast_to(origin, directions.shape).copy()

@@ -30,38 +30,54 @@ class Light:
         self._pixel_rad = np.float32(pixel_rad)
         self._daylight = scene.street.daylight
         self._sun = self._daylight.sun_direction()
-        self._poses = scene.poses_I4.astype(np.float32)
+        self._poses = np.ascontiguousarray(scene.poses_I4.T, dtype=np.float32)
         self._numbers = np.array([t.offset for t in scene.things], dtype=np.float32)
         self._bases = np.array([t.z for t in scene.things], dtype=np.float32)
 
-    def radiance(self, directions_N3: FloatArray, triangles_N: IntArray) -> FloatArray:
-        """Linear RGB (N, 3) along rays; `triangles_N` is what `Scene.cast` found for them."""
+    def radiance(
+        self, directions_N3: FloatArray, triangles_N: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """
+        Light along rays.
+
+        Args:
+            directions_N3: float32, of length 1 along the optical axis.
+            triangles_N: what `Scene.cast` found for them.
+
+        Returns:
+            Linear RGB (N, 3), and the depth (N,) along the optical axis, inf for the sky.
+        """
         out = np.empty((len(triangles_N), 3), dtype=np.float32)
+        depth = np.full(len(triangles_N), np.inf, dtype=np.float32)
         hit = triangles_N >= 0
         missed = np.flatnonzero(~hit)
-        out[missed] = self._sky(directions_N3[missed])
+        out[missed] = self._sky(directions_N3.take(missed, axis=0))
         chosen = np.flatnonzero(hit)
-        out[chosen] = self._surface(directions_N3[chosen], triangles_N[chosen])
-        return out
+        out[chosen], depth[chosen] = self._surface(
+            directions_N3.take(chosen, axis=0), triangles_N[chosen]
+        )
+        return out, depth
 
     def _sky(self, directions_N3: FloatArray) -> FloatArray:
         unit = directions_N3 / _length(directions_N3)[:, None]
         return self._daylight.sky_behind(unit, self._scene.street.noise)
 
-    def _surface(self, directions_N3: FloatArray, triangles_N: IntArray) -> FloatArray:
+    def _surface(
+        self, directions_N3: FloatArray, triangles_N: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
         scene = self._scene
         reach = scene.distances(self.origin_3, directions_N3, triangles_N)
         points = self._origin_f32 + directions_N3 * reach[:, None]
         length = _length(directions_N3)
         rays = directions_N3 / length[:, None]
         distance = reach * length
-        faces = scene.faces_T3[triangles_N]
+        faces = scene.faces_T3.take(triangles_N, axis=0)
         towards = _dot(faces, rays)
-        faces = np.where(towards[:, None] > 0, -faces, faces)
+        faces *= np.where(towards > 0, np.float32(-1), np.float32(1))[:, None]
         materials = scene.materials_T[triangles_N]
         albedo = paint(
             self._points(points, distance, np.abs(towards), faces, triangles_N),
-            scene.colours_T3[triangles_N],
+            scene.colours_T3.take(triangles_N, axis=0),
             materials,
             scene.street.section,
             scene.street.noise,
@@ -69,7 +85,7 @@ class Light:
         normals = self._normals(points, rays, faces, triangles_N, materials)
         colour = albedo * self._irradiance(points, faces, normals, materials)
         self._add_gloss(colour, rays, normals, materials)
-        return self._hazy(colour, distance)
+        return self._hazy(colour, distance), reach
 
     def _points(
         self,
@@ -80,9 +96,8 @@ class Light:
         triangles_N: IntArray,
     ) -> Points:
         things = self._scene.things_T[triangles_N]
-        pose = self._poses[things]
-        cos, sin = pose[:, 2], pose[:, 3]
-        dx, dy = points_N3[:, 0] - pose[:, 0], points_N3[:, 1] - pose[:, 1]
+        pose_x, pose_y, cos, sin = (column.take(things) for column in self._poses)
+        dx, dy = points_N3[:, 0] - pose_x, points_N3[:, 1] - pose_y
         number = self._numbers[things]
         ground = self._scene.materials_T[triangles_N] <= Material.CURB
         local = np.stack(

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmkd_ros.kitti_files import KittiCalibration
+from cmkd_ros.training.data.synthetic.blur import smear
 from cmkd_ros.training.data.synthetic.light import Light
 from cmkd_ros.training.data.synthetic.scene import Scene
 from cmkd_ros.training.data.synthetic.surfaces import tone_table
 
 FloatArray = NDArray[np.floating]
-# Where further samples of an edge pixel lie, in pixels.
-_EDGE_OFFSETS = ((0.31, -0.17), (-0.31, 0.17))
+# Where the samples of an edge pixel lie, in pixels from its centre.
+_EDGE_OFFSETS = ((0.27, -0.23), (-0.27, 0.23))
 _CHUNK = 65536
 
 
@@ -37,7 +38,23 @@ class PinholeRays:
         self.origin_3 = self._R_ref_cam @ (centre_cam - T[:3, 3])
         self.pixel_rad = 1 / K[0, 0]
         v, u = np.divmod(np.arange(width * height, dtype=np.float64), width)
-        self.directions_N3 = self.through(u, v)
+        self._columns, self._rows = u.reshape(height, width)[0], v.reshape(height, width)[:, 0]
+        chequer = (np.add.outer(np.arange(height), np.arange(width)) & 1).astype(bool)
+        chequer[[0, -1]] = chequer[:, [0, -1]] = False
+        #: Pixels whose four neighbours are cast: they often see the same triangle.
+        self.between_HW = chequer
+
+    def to_world_33(self, scene: Scene) -> NDArray[np.float64]:
+        """Matrix from homogeneous pixel coordinates to directions in the world."""
+        return np.asarray(scene.R_world_ref @ self._R_ref_cam @ self._K_inverse)
+
+    def in_world(self, scene: Scene) -> FloatArray:
+        """Directions (N, 3) of all pixels in the world, float32."""
+        out = np.empty((self.height, self.width, 3), dtype=np.float32)
+        for i, (a, b, c) in enumerate(self.to_world_33(scene)):
+            column, row = (a * self._columns + c).astype(np.float32), (b * self._rows).astype('f4')
+            np.add(column, row[:, None], out=out[..., i])
+        return out.reshape(-1, 3)
 
     def through(self, u_N: NDArray[np.float64], v_N: NDArray[np.float64]) -> FloatArray:
         """Directions of the rays through pixel coordinates (centres are integers)."""
@@ -71,18 +88,92 @@ def take_picture(
         sees, -1 for the sky.
     """
     shape = rays.height, rays.width
-    origin, directions = scene.place_in_world(rays.origin_3), scene.to_world(rays.directions_N3)
-    triangles = scene.cast(origin, directions)
+    origin, directions = scene.place_in_world(rays.origin_3), rays.in_world(scene)
+    near_HW = _near_movers(scene, rays, origin)
+    triangles, like_neighbours = _first_hits(scene, rays, origin, directions, near_HW)
     light = Light(scene, origin, rays.pixel_rad)
     radiance = np.empty((len(triangles), 3), dtype=np.float32)
-    # In pieces that fit the processor's cache.
-    for start in range(0, len(triangles), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        radiance[part] = light.radiance(directions[part], triangles[part])
+    depth = np.empty(len(triangles), dtype=np.float32)
     things = np.where(triangles >= 0, scene.things_T[triangles], -1).astype(np.int32)
-    edges = np.flatnonzero(_edges(scene, triangles, things, shape))
-    radiance[edges] = _smoothed(scene, rays, light, edges, radiance[edges])
+    edge = _edges(scene, triangles, things, shape)
+    shaded = np.flatnonzero(~(like_neighbours | edge))
+    # In pieces that fit the processor's cache.
+    for start in range(0, len(shaded), _CHUNK):
+        part = shaded[start : start + _CHUNK]
+        radiance[part], depth[part] = light.radiance(directions.take(part, axis=0), triangles[part])
+    edges = np.flatnonzero(edge)
+    radiance[edges], depth[edges] = _smoothed(scene, rays, light, edges, near_HW)
+    # The others are interpolated, as a sensor with a mosaic of colour filters does it.
+    _interpolate(radiance.reshape(*shape, 3), like_neighbours)
+    inner = np.flatnonzero(like_neighbours)
+    depth[inner] = depth[inner - 1]
+    to_pixels = np.linalg.inv(rays.to_world_33(scene))
+    smear(radiance, depth, things, scene, to_pixels, shape)
     return develop(radiance.reshape(*shape, 3), scene, rng), things.reshape(shape)
+
+
+def _near_movers(
+    scene: Scene, rays: PinholeRays, origin_3: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Pixels (H, W) that may see something that moves."""
+    near = np.zeros((rays.height, rays.width), dtype=bool)
+    to_pixels = np.linalg.inv(rays.to_world_33(scene))
+    for corners in scene.mover_corners_I83:
+        u, v, z = to_pixels @ (corners - origin_3).T
+        if z.max() < 0.05:
+            continue
+        if z.min() < 0.05:
+            near[:] = True
+            return near
+        x0, y0 = (max(0, int(np.floor((a / z).min())) - 2) for a in (u, v))
+        x1, y1 = (max(0, int(np.ceil((a / z).max())) + 3) for a in (u, v))
+        near[y0:y1, x0:x1] = True
+    return near
+
+
+def _first_hits(
+    scene: Scene,
+    rays: PinholeRays,
+    origin_3: NDArray[np.float64],
+    directions_N3: FloatArray,
+    near_HW: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """
+    First triangle (N,) of every pixel, -1 for none; and which pixels are like their neighbours.
+
+    Every other pixel is cast; one whose four neighbours see the same triangle sees it too.
+    """
+    between, near = rays.between_HW, near_HW.ravel()
+    hits = np.full(between.shape, -2, dtype=np.int32)
+
+    def cast(mask_HW: NDArray[np.bool_]) -> None:
+        pixels = np.flatnonzero(mask_HW)
+        rows = directions_N3.take(pixels, axis=0)
+        hits.ravel()[pixels] = scene.cast(origin_3, rows, np.flatnonzero(near[pixels]))
+
+    cast(~between)
+    left, right, up, down = hits[1:-1, :-2], hits[1:-1, 2:], hits[:-2, 1:-1], hits[2:, 1:-1]
+    same = (left == right) & (up == down) & (left == up) & between[1:-1, 1:-1]
+    np.copyto(hits[1:-1, 1:-1], left, where=same)
+    cast(hits == -2)
+    alike = np.zeros(between.shape, dtype=bool)
+    alike[1:-1, 1:-1] = same
+    return hits.ravel(), alike.ravel()
+
+
+def _interpolate(values_HWC: FloatArray, wanted_N: NDArray[np.bool_]) -> None:
+    """Replace the wanted values by the mean of two neighbours across the lesser change."""
+    _, width, channels = values_HWC.shape
+    rows = values_HWC.reshape(-1, channels)
+    at = np.flatnonzero(wanted_N)
+    left, right, up, down = (rows.take(at + step, axis=0) for step in (-1, 1, -width, width))
+    middle = channels // 2
+    upright = np.abs(up[:, middle] - down[:, middle]) < np.abs(left[:, middle] - right[:, middle])
+    left += right
+    up += down
+    np.copyto(left, up, where=upright[:, None])
+    left *= np.float32(0.5)
+    rows[at] = left
 
 
 def _edges(
@@ -108,15 +199,21 @@ def _smoothed(
     rays: PinholeRays,
     light: Light,
     pixels_N: NDArray[np.intp],
-    centre_N3: FloatArray,
-) -> FloatArray:
-    """Mean of the centre and of further samples within each pixel."""
+    near_HW: NDArray[np.bool_],
+) -> tuple[FloatArray, FloatArray]:
+    """Mean light (N, 3) of samples within each pixel, and the depth (N,) of the nearest."""
     v, u = np.divmod(pixels_N.astype(np.float64), rays.width)
-    total = centre_N3
+    near = np.flatnonzero(near_HW.ravel()[pixels_N])
+    total = np.zeros((len(pixels_N), 3), dtype=np.float32)
+    depth = np.full(len(pixels_N), np.inf, dtype=np.float32)
     for du, dv in _EDGE_OFFSETS:
         directions = scene.to_world(rays.through(u + du, v + dv))
-        total = total + light.radiance(directions, scene.cast(light.origin_3, directions))
-    return total * np.float32(1 / (len(_EDGE_OFFSETS) + 1))
+        light_there, reach = light.radiance(
+            directions, scene.cast(light.origin_3, directions, near)
+        )
+        total += light_there
+        depth = np.minimum(depth, reach)
+    return total * np.float32(1 / len(_EDGE_OFFSETS)), depth
 
 
 def develop(radiance_HW3: FloatArray, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -124,8 +221,14 @@ def develop(radiance_HW3: FloatArray, scene: Scene, rng: np.random.Generator) ->
     daylight = scene.street.daylight
     drift = 1 + 0.06 * np.sin(0.5 * scene.time) + rng.normal(0.0, 0.01)
     gain = np.float32(np.round(daylight.exposure * drift * 2**14) / 2**14)
-    signal = radiance_HW3 * (np.array(daylight.white_balance, dtype=np.float32) * gain * 0.5)
-    spread = np.sqrt(np.maximum(signal, 0) * np.float32(2.0e-4) + np.float32(4.0e-6))
+    balance = np.array(daylight.white_balance, dtype=np.float32) * gain * np.float32(0.5)
+    signal = radiance_HW3 * balance.astype(np.float32)
     noise = rng.standard_normal(signal.shape, dtype=np.float32)
-    counts = np.clip((signal + spread * noise) * 4095, 0, 4095).astype(np.int16)
-    return tone_table()[counts]
+    spread = np.maximum(signal, 0)
+    spread *= np.float32(2.0e-4)
+    spread += np.float32(4.0e-6)
+    noise *= np.sqrt(spread, out=spread)
+    signal += noise
+    signal *= np.float32(4095)
+    counts = np.clip(signal, 0, 4095, out=signal).astype(np.int16)
+    return tone_table().take(counts)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cmkd_ros.training.data.synthetic.crossings import ARM_M, Crossing, crossing_within
+from cmkd_ros.training.data.synthetic.hills import BANKED_M, Profile
 from cmkd_ros.training.data.synthetic.shapes import Shape, merge, quads
 from cmkd_ros.training.data.synthetic.surfaces import Material
 
@@ -21,6 +23,8 @@ SEGMENT_M = 2.0
 BEHIND_M = 24.0
 CURB_HEIGHT_M = 0.12
 VERGE_END_M = 16.0
+# The land around: how far it reaches, its mesh, and how far below the street it lies.
+LAND_M, LAND_CELL_M, LAND_BELOW_M = 320.0, 12.0, 0.3
 _ASPHALT, _PAVING, _KERB = (0.105, 0.105, 0.11), (0.24, 0.225, 0.21), (0.36, 0.35, 0.33)
 _GRASS = (0.065, 0.095, 0.028)
 
@@ -53,6 +57,7 @@ class CrossSection:
     :param edge_marks: whether lines bound the lanes.
     :param wear: how patched the asphalt is, 0 to 1.
     :param shade: brightness of the asphalt, around 1.
+    :param crossings: streets that cross it.
     """
 
     lane: float
@@ -62,6 +67,7 @@ class CrossSection:
     edge_marks: bool
     wear: float
     shade: float
+    crossings: tuple[Crossing, ...] = ()
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> CrossSection:
@@ -79,6 +85,12 @@ class CrossSection:
     def side(self, sign: int) -> Side:
         """The left side for +1, the right one for -1."""
         return self.left if sign > 0 else self.right
+
+    def kerb_height(self, s: float, d: float) -> float:
+        """Height of the ground above the road's surface: 0 on asphalt."""
+        on_road = -self.right.curb < d < self.left.curb
+        crossed = on_road or crossing_within(self.crossings, s, s) is not None
+        return 0.0 if crossed else CURB_HEIGHT_M
 
 
 def _random_side(rng: np.random.Generator, lane: float) -> Side:
@@ -107,6 +119,7 @@ class Road:
         points = np.concatenate([[[0.0, 0.0]], np.cumsum(steps, axis=0)[:-1]])
         self._points = points - points[start]
         self._yaw -= self._yaw[start]
+        self.profile = Profile.random(rng, count, -BEHIND_M, STEP_M)
 
     def pose(self, s: ArrayLike, d: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
         """World x, y and the road's heading at road coordinates; straight on beyond the ends."""
@@ -131,25 +144,65 @@ def ground_segments(
     coordinates: the marks are painted by them.
     """
     tone = {s: rng.uniform(0.75, 1.2) for s in ('paving', 'grass')}
-    strips = _strips(section, tone)
-    starts = np.arange(-BEHIND_M, road.length, SEGMENT_M)
+    strips, crossed = _strips(section, tone), _crossing_strips(section)
+    count = int(np.ceil((BEHIND_M + road.length) / SEGMENT_M))
+    ends = -BEHIND_M + np.arange(count + 1) * SEGMENT_M
+    plain_edges, crossed_edges = (_edges(road, ends, group) for group in (strips, crossed))
+    pieces = []
+    for i, (x, y, yaw) in enumerate(zip(*road.pose(ends[:-1], 0.0), strict=True)):
+        middle = ends[i] + SEGMENT_M / 2
+        crossing = crossing_within(section.crossings, middle, middle)
+        group, edges = (strips, plain_edges) if crossing is None else (crossed, crossed_edges)
+        parts = [
+            quads(
+                [edges[k, 0, i], edges[k, 0, i + 1], edges[k, 1, i + 1], edges[k, 1, i]],
+                colour,
+                material,
+            )
+            for k, (*_, colour, material) in enumerate(group)
+        ]
+        for end in (i, i + 1):
+            if crossing is not None and abs(abs(ends[end] - crossing.s) - crossing.half) < 0.1:
+                parts.append(_kerb_ends(road, section, float(ends[end])))
+        piece = merge(parts).moved(-x, -y).moved(0.0, 0.0, 0.0, -yaw)
+        pieces.append((piece, float(ends[i])))
+    return pieces
+
+
+def _edges(road: Road, ends_S: FloatArray, strips: list[tuple]) -> FloatArray:
+    """Points of the world (strip, inner or outer edge, S, 3) along the strips."""
     rows = []
     for d0, d1, z0, z1, *_ in strips:
-        (x0, y0, _), (x1, y1, _) = (road.pose(np.append(starts, road.length), d) for d in (d0, d1))
-        rows.append(np.stack([np.stack([x0, y0, z0 + 0 * x0], -1),
-                              np.stack([x1, y1, z1 + 0 * x1], -1)]))  # fmt: skip
-    edges = np.stack(rows)
-    colours = np.array([colour for *_, colour, _ in strips])
-    materials = [material for *_, material in strips]
-    pieces = []
-    for i, (x, y, yaw) in enumerate(zip(*road.pose(starts, 0.0), strict=True)):
-        parts = [
-            quads([edges[k, 0, i], edges[k, 0, i + 1], edges[k, 1, i + 1], edges[k, 1, i]], c, m)
-            for k, (c, m) in enumerate(zip(colours, materials, strict=True))
-        ]
-        piece = merge(parts).moved(-x, -y).moved(0.0, 0.0, 0.0, -yaw)
-        pieces.append((piece, float(starts[i])))
-    return pieces
+        pair = []
+        for d, z in ((d0, z0), (d1, z1)):
+            x, y, _ = road.pose(ends_S, d)
+            pair.append(np.stack([x, y, z + road.profile.height(ends_S, d)], -1))
+        rows.append(np.stack(pair))
+    return np.stack(rows)
+
+
+def _kerb_ends(road: Road, section: CrossSection, s: float) -> Shape:
+    """The step from the pavements down to a street that crosses here."""
+    faces = []
+    for sign in (-1, 1):
+        side = section.side(sign)
+        corners = []
+        for d, z in ((side.curb, 0.0), (BANKED_M, 0.0), (BANKED_M, CURB_HEIGHT_M),
+                     (side.curb, CURB_HEIGHT_M)):  # fmt: skip
+            x, y, _ = road.pose(s, sign * d)
+            corners.append((float(x), float(y), z + float(road.profile.height(s, sign * d))))
+        faces.append(corners)
+    return quads(faces, _KERB, Material.CURB)
+
+
+def _crossing_strips(section: CrossSection) -> list[tuple]:
+    """As `_strips`, where another street crosses: asphalt to both sides."""
+    asphalt = np.array(_ASPHALT) * section.shade
+    bounds = [-ARM_M, -BANKED_M, -section.right.curb, section.left.curb, BANKED_M, ARM_M]
+    return [
+        (d0, d1, 0.0, 0.0, asphalt, Material.ROAD)
+        for d0, d1 in zip(bounds, bounds[1:], strict=False)
+    ]
 
 
 def _strips(section: CrossSection, tone: dict[str, float]) -> list[tuple]:
@@ -167,6 +220,14 @@ def _strips(section: CrossSection, tone: dict[str, float]) -> list[tuple]:
             (side.curb, side.curb + 0.15, high, high, _KERB, Material.CURB),
             (side.curb + 0.15, side.walk, high, high, paving, Material.SIDEWALK),
             (side.walk, side.walk + VERGE_END_M, high, high, *rest),
+            (
+                side.walk + VERGE_END_M,
+                side.walk + VERGE_END_M + 5.0,
+                high,
+                -2 * LAND_BELOW_M,
+                grass,
+                Material.GRASS,
+            ),
         ]
         for d0, d1, z0, z1, colour, material in outward:
             ordered = (d0, d1, z0, z1) if sign > 0 else (-d1, -d0, z1, z0)
@@ -174,7 +235,20 @@ def _strips(section: CrossSection, tone: dict[str, float]) -> list[tuple]:
     return strips
 
 
-def terrain() -> Shape:
+def terrain(road: Road) -> Shape:
     """Grass to the horizon, a little below the street."""
-    corners = [(-500, -500, -0.04), (500, -500, -0.04), (500, 500, -0.04), (-500, 500, -0.04)]
-    return quads([corners], _GRASS, Material.GRASS)
+    s = np.arange(-BEHIND_M, road.length + 1.0, 4.0)
+    line = np.stack(road.pose(s, 0.0)[:2], -1)
+    low, high = line.min(0) - LAND_M, line.max(0) + LAND_M
+    x, y = (np.arange(low[i], high[i] + LAND_CELL_M, LAND_CELL_M) for i in (0, 1))
+    heights = road.profile.height(s, 0.0)
+    # As high as the nearest point of the road, or the lower of its two banks.
+    lowest = np.minimum(road.profile.height(s, BANKED_M), road.profile.height(s, -BANKED_M))
+    points = np.empty((len(x), len(y), 3))
+    for i, column in enumerate(x):
+        squared = (column - line[:, 0]) ** 2 + (y[:, None] - line[:, 1]) ** 2
+        nearest = squared.argmin(1)
+        z = np.minimum(lowest, heights)[nearest] - LAND_BELOW_M
+        points[i] = np.stack([np.full(len(y), column), y, z], -1)
+    corners = [points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]]
+    return quads(np.stack(corners, axis=2).reshape(-1, 4, 3), _GRASS, Material.GRASS)

@@ -14,14 +14,19 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from cmkd_ros.training.data.synthetic.shapes import cross, merge, turned
+from cmkd_ros.training.data.synthetic.footprint import Footprint
+from cmkd_ros.training.data.synthetic.hills import rotation
+from cmkd_ros.training.data.synthetic.shapes import cross, merge, rotated
 from cmkd_ros.training.data.synthetic.street import Street, Thing
+from cmkd_ros.training.data.synthetic.surfaces import Material
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int32]
 # Corners and rotations lie on these grids: what the sine of two machines differs vanishes on them.
 GRID_M = 2.0**-12
 GRID_TURN = 2.0**-20
+# Movers beyond are left out: their shadows could just not reach the picture.
+SEEN_M, BEHIND_SEEN_M = 180.0, 30.0
 
 
 class Geometry:
@@ -32,7 +37,7 @@ class Geometry:
     """
 
     def __init__(self, things: Sequence[Thing], first_index: int = 0) -> None:
-        whole = merge([t.shape.moved(t.x, t.y, t.z, t.yaw) for t in things])
+        whole = merge([t.shape.moved(t.x, t.y, t.z, t.yaw, t.slopes) for t in things])
         corners = np.round(whole.corners_T33 / GRID_M) * GRID_M
         faces = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         faces /= np.maximum(np.sqrt((faces * faces).sum(1, keepdims=True)), 1e-12)
@@ -46,7 +51,26 @@ class Geometry:
         self.poses_I4 = np.array(
             [[t.x, t.y, *on_grid(np.cos(t.yaw), np.sin(t.yaw))] for t in things]
         ).reshape(-1, 4)
+        ends = np.cumsum(counts)
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        self.low_I3 = (
+            np.minimum.reduceat(corners.min(1), starts) if len(things) else np.zeros((0, 3))
+        )
+        self.high_I3 = (
+            np.maximum.reduceat(corners.max(1), starts) if len(things) else np.zeros((0, 3))
+        )
+        #: Things that are more than ground.
+        self.raised_I = np.maximum.reduceat(self.materials_T, starts) > Material.GRASS
         self.caster = caster(self.corners_T33)
+        self._footprints: dict[bytes, Footprint] = {}
+
+    def footprint(self, direction_3: FloatArray) -> Footprint:
+        """Where rays in this direction may meet what is more than ground."""
+        key = direction_3.tobytes()
+        if key not in self._footprints:
+            low, high = self.low_I3[self.raised_I], self.high_I3[self.raised_I]
+            self._footprints[key] = Footprint(low, high, direction_3)
+        return self._footprints[key]
 
 
 class Scene:
@@ -60,10 +84,16 @@ class Scene:
 
     def __init__(self, street: Street, fixed: Geometry, time: float, lidar_height_m: float) -> None:
         self.street, self.time, self.lidar_height_m = street, time, lidar_height_m
-        x, y, self.heading = street.route.own_pose(time)
-        self.own_3 = np.round(np.array([x, y, lidar_height_m]) / GRID_M) * GRID_M
-        self._cos, self._sin = on_grid(np.cos(self.heading), np.sin(self.heading))
-        moving = list(street.moving(time))
+        x, y, heading = street.route.own_pose(time)
+        ground, slopes = street.route.own_ground(time)
+        # The reference frame is tilted as the road under the car.
+        self.R_world_ref = np.round(rotation(heading, slopes) / GRID_TURN) * GRID_TURN
+        own = np.array([x, y, ground]) + lidar_height_m * self.R_world_ref[:, 2]
+        self.own_3 = np.round(own / GRID_M) * GRID_M
+        # What is far from the car is seen by nothing.
+        placed = list(street.moving(time))
+        self._movers = [i for i, t in enumerate(placed) if _near(t, own, self.R_world_ref)]
+        moving = [placed[i] for i in self._movers]
         self.things: list[Thing] = [*street.fixed, *moving]
         self._geometries = [fixed]
         if moving:
@@ -82,21 +112,61 @@ class Scene:
     def _joined(self, name: str) -> NDArray:
         return np.concatenate([getattr(g, name) for g in self._geometries])
 
-    def cast(self, origin_3: NDArray[np.float64], directions_N3: FloatArray) -> IntArray:
-        """First triangle that each ray from a point of the world hits, -1 for none."""
+    def cast(
+        self,
+        origin_3: NDArray[np.float64],
+        directions_N3: FloatArray,
+        near_movers_M: NDArray[np.intp] | None = None,
+    ) -> IntArray:
+        """
+        First triangle that each ray from a point of the world hits, -1 for none.
+
+        Args:
+            origin_3: where the rays start.
+            directions_N3: float32, of any length.
+            near_movers_M: the rays that may hit something that moves; None for all.
+        """
         origins = np.broadcast_to(origin_3.astype(np.float32), directions_N3.shape).copy()
         first = self._geometries[0].caster.run(origins, directions_N3, query='INTERSECT')
         if len(self._geometries) == 1:
             return first
-        moving = self._geometries[1].caster.run(origins, directions_N3, query='INTERSECT')
-        moving += len(self._geometries[0].things_T)
-        hit = np.flatnonzero(moving >= len(self._geometries[0].things_T))
-        directions = directions_N3[hit]
-        behind = self.distances(origin_3, directions, moving[hit]) > np.where(
+        count = len(self._geometries[0].things_T)
+        if near_movers_M is None:
+            near_movers_M = np.arange(len(first))
+        origins, directions = origins[: len(near_movers_M)], directions_N3[near_movers_M]
+        moving = self._geometries[1].caster.run(origins, directions, query='INTERSECT')
+        hit = np.flatnonzero(moving >= 0)
+        directions, moving, hit = directions[hit], moving[hit] + count, near_movers_M[hit]
+        behind = self.distances(origin_3, directions, moving) > np.where(
             first[hit] >= 0, self.distances(origin_3, directions, first[hit]), np.float32(np.inf)
         )
-        first[hit[~behind]] = moving[hit[~behind]]
+        first[hit[~behind]] = moving[~behind]
         return first
+
+    @property
+    def mover_corners_I83(self) -> NDArray[np.float64]:
+        """Corners of boxes along the world's axes around everything that moves."""
+        if len(self._geometries) == 1:
+            return np.zeros((0, 8, 3))
+        low, high = self._geometries[1].low_I3, self._geometries[1].high_I3
+        choice = np.array([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)])
+        return np.where(choice, high[:, None], low[:, None])
+
+    def velocities(self, step_s: float) -> NDArray[np.float64]:
+        """Velocity (I, 3) of every thing relative to the sensors' car, in the world, m/s."""
+        route, later = self.street.route, self.time + step_s
+        x, y, _ = route.own_pose(later)
+        x0, y0, _ = route.own_pose(self.time)
+        z, z0 = route.own_ground(later)[0], route.own_ground(self.time)[0]
+        out = np.tile(-np.array([x - x0, y - y0, z - z0]), (len(self.things), 1))
+        moved = list(self.street.moving(later))
+        for i, before in enumerate(self.things[len(self.street.fixed) :]):
+            after = moved[self._movers[i]] if self._movers[i] < len(moved) else before
+            # At the end of its way something vanishes, and the others move up in the list.
+            if after.size == before.size:
+                step = [after.x - before.x, after.y - before.y, after.z - before.z]
+                out[len(self.street.fixed) + i] += step
+        return np.round(out / step_s / GRID_M) * GRID_M
 
     def distances(
         self, origin_3: NDArray[np.float64], directions_N3: FloatArray, triangles_N: IntArray
@@ -106,8 +176,8 @@ class Scene:
         if key not in self._heights:
             heights = self._offsets_T - (self._planes_T3 * origin_3).sum(1)
             self._heights[key] = heights.astype(np.float32)
-        slope = _dot(self.faces_T3[triangles_N], directions_N3)
-        return self._heights[key][triangles_N] / np.where(
+        slope = _dot(self.faces_T3.take(triangles_N, axis=0), directions_N3)
+        return self._heights[key].take(triangles_N) / np.where(
             np.abs(slope) < 1e-7, np.float32(1e-7), slope
         )
 
@@ -116,12 +186,18 @@ class Scene:
         directions = np.broadcast_to(direction_3, points_N3.shape).astype(np.float32)
         hidden = np.zeros(len(points_N3), dtype=bool)
         for geometry in self._geometries:
-            hidden |= geometry.caster.run(points_N3, directions, query='OCCLUDED') >= 0
+            # The sun reaches everything from afar; only few points lie near what moves.
+            if geometry is self._geometries[0] and direction_3[2] < 1:
+                hidden = geometry.caster.run(points_N3, directions, query='OCCLUDED') >= 0
+                continue
+            near = geometry.footprint(direction_3).may_cover(points_N3)
+            found = geometry.caster.run(points_N3[near], directions[near], query='OCCLUDED') >= 0
+            hidden[near] |= found
         return hidden
 
     def smooth_normals(self, points_N3: FloatArray, triangles_N: IntArray) -> FloatArray:
         """Unit normals interpolated from the corners of the triangles."""
-        corners = self.corners_T33[triangles_N]
+        corners = self.corners_T33.take(triangles_N, axis=0)
         a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
         ab, ac, ap = b - a, c - a, points_N3 - a
         d00, d01, d11 = _dot(ab, ab), _dot(ab, ac), _dot(ac, ac)
@@ -129,24 +205,40 @@ class Scene:
         scale = 1 / np.maximum(d00 * d11 - d01 * d01, np.float32(1e-12))
         v = np.clip((d11 * d20 - d01 * d21) * scale, 0, 1)[:, None]
         w = np.clip((d00 * d21 - d01 * d20) * scale, 0, 1)[:, None]
-        normals = self.normals_T33[triangles_N]
+        normals = self.normals_T33.take(triangles_N, axis=0)
         mixed = normals[:, 0] * (1 - v - w) + normals[:, 1] * v + normals[:, 2] * w
         return mixed / np.maximum(np.sqrt(_dot(mixed, mixed)), np.float32(1e-6))[:, None]
 
     def to_world(self, directions_N3: FloatArray) -> FloatArray:
         """Directions of the reference frame, in the world."""
-        return turned(directions_N3, np.float32(self._cos), np.float32(self._sin))
+        return rotated(directions_N3, self.R_world_ref.astype(np.float32))
 
     def place_in_world(self, point_3: NDArray[np.float64]) -> NDArray[np.float64]:
         """A point of the reference frame, in the world."""
-        return turned(point_3, self._cos, self._sin) + self.own_3
+        return rotated(point_3, self.R_world_ref) + self.own_3
 
-    def things_in_ref(self, things_N: NDArray[np.intp]) -> NDArray[np.float64]:
-        """x, y and yaw (N, 3) of things in the reference frame."""
-        places = np.array([[self.things[i].x, self.things[i].y, 0.0] for i in things_N])
-        ref = turned(places.reshape(-1, 3) - self.own_3, self._cos, -self._sin)
-        yaws = np.array([self.things[i].yaw - self.heading for i in things_N])
-        return np.column_stack([ref[:, :2], yaws])
+    def boxes_in_ref(self, things_N: NDArray[np.intp]) -> NDArray[np.float64]:
+        """
+        Boxes (N, 7) around things in the reference frame, gravity centre.
+
+        A thing may be tilted against the reference frame; as in KITTI only its yaw is kept.
+        """
+        boxes = np.zeros((len(things_N), 7))
+        for row, thing in zip(boxes, (self.things[i] for i in things_N), strict=True):
+            R = rotation(thing.yaw, thing.slopes)
+            centre = np.array([thing.x, thing.y, thing.z]) + R[:, 2] * thing.size[2] / 2
+            row[:3] = rotated(centre - self.own_3, self.R_world_ref.T)
+            row[3:6] = thing.size
+            ahead = rotated(R[:, 0], self.R_world_ref.T)
+            row[6] = np.arctan2(ahead[1], ahead[0])
+        return boxes
+
+
+def _near(thing: Thing, own_3: NDArray[np.float64], R_world_ref: NDArray[np.float64]) -> bool:
+    """Whether a thing lies ahead of the car or close to it."""
+    dx, dy = thing.x - own_3[0], thing.y - own_3[1]
+    ahead = dx * R_world_ref[0, 0] + dy * R_world_ref[1, 0]
+    return bool(ahead > -BEHIND_SEEN_M and dx * dx + dy * dy < SEEN_M * SEEN_M)
 
 
 def on_grid(*values: float) -> tuple[float, ...]:

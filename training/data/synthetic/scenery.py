@@ -40,7 +40,8 @@ def building(rng: np.random.Generator, length: float, depth: float) -> Shape:
     wall = np.array(_FACADES[rng.integers(len(_FACADES))]) * rng.uniform(0.75, 1.1)
     roof = np.array(_ROOFS[rng.integers(len(_ROOFS))])
     x, y = length / 2, depth / 2
-    parts = [loft([_rectangle(x, y, 0.0), _rectangle(x, y, height)], wall, Material.FACADE)]
+    # Walls begin below ground, which may slope.
+    parts = [loft([_rectangle(x, y, -2.0), _rectangle(x, y, height)], wall, Material.FACADE)]
     if height < 13 and rng.random() < 0.75:
         ridge, over = height + depth * rng.uniform(0.22, 0.38), 0.35
         eaves = height - 0.15

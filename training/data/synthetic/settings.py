@@ -11,7 +11,7 @@ from cmkd_ros.geometry.frames import camera_mount_pose
 from cmkd_ros.kitti_files import KittiCalibration
 
 # Raised whenever the same settings give other files than before.
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 KITTI_WIDTH_PX, KITTI_HEIGHT_PX = 1242, 375
 KITTI_FOCAL_PX, KITTI_CX_PX, KITTI_CY_PX = 721.5377, 609.5593, 172.854
 # Fourth column of KITTI's P2: the left colour camera stands 6 cm beside camera 0.

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import trimesh
 from numpy.typing import ArrayLike, NDArray
 
+from cmkd_ros.training.data.synthetic.hills import rotation
 from cmkd_ros.training.data.synthetic.surfaces import Material
 
 FloatArray = NDArray[np.float64]
@@ -48,8 +50,19 @@ class Shape:
         points = self.corners_T33.reshape(-1, 3)
         return np.stack([points.min(0), points.max(0)])
 
-    def moved(self, x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> Shape:
-        """Return the shape turned about z by `yaw` radians, then shifted."""
+    def moved(
+        self,
+        x: float,
+        y: float,
+        z: float = 0.0,
+        yaw: float = 0.0,
+        slopes: tuple[float, float] = (0.0, 0.0),
+    ) -> Shape:
+        """Return the shape turned about z by `yaw`, tilted as ground of these slopes, shifted."""
+        if slopes != (0.0, 0.0):
+            R = rotation(yaw, slopes)
+            corners = rotated(self.corners_T33, R) + np.array([x, y, z])
+            return replace(self, corners_T33=corners, normals_T33=rotated(self.normals_T33, R))
         cos, sin = np.cos(yaw), np.sin(yaw)
         corners = turned(self.corners_T33, cos, sin) + np.array([x, y, z])
         return replace(self, corners_T33=corners, normals_T33=turned(self.normals_T33, cos, sin))
@@ -68,6 +81,12 @@ def turned(vectors: NDArray, cos: float | np.floating, sin: float | np.floating)
     """Rotate vectors (..., 3) about z, element by element (BLAS rounds by machine)."""
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
     return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1)
+
+
+def rotated(vectors: NDArray, R_33: NDArray) -> NDArray:
+    """Rotate vectors (..., 3), element by element as `turned`."""
+    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
+    return np.stack([row[0] * x + row[1] * y + row[2] * z for row in R_33], axis=-1)
 
 
 def cross(a: NDArray, b: NDArray) -> NDArray:
@@ -130,8 +149,21 @@ def quads(corners_Q43: ArrayLike, colour: ArrayLike, material: Material) -> Shap
 
 def box(centre: ArrayLike, size: ArrayLike, colour: ArrayLike, material: Material) -> Shape:
     """A box with sides along the axes."""
-    mesh = trimesh.creation.box(extents=np.asarray(size, dtype=np.float64))
-    return from_faces(mesh.vertices + np.asarray(centre), mesh.faces, colour, material)
+    vertices, faces = _unit_cube()
+    return from_faces(vertices * np.asarray(size) + np.asarray(centre), faces, colour, material)
+
+
+@cache
+def _unit_cube() -> tuple[FloatArray, NDArray[np.int64]]:
+    mesh = trimesh.creation.box(extents=np.ones(3))
+    return np.array(mesh.vertices), np.array(mesh.faces)
+
+
+@cache
+def _unit_sphere(detail: int) -> FloatArray:
+    """Corners (T, 3, 3) of a sphere of radius 1."""
+    sphere = trimesh.creation.icosphere(subdivisions=detail)
+    return np.array(sphere.vertices)[np.array(sphere.faces)]
 
 
 def loft(
@@ -185,8 +217,7 @@ def blob(
     centre: ArrayLike, radii: ArrayLike, colour: ArrayLike, material: Material, detail: int = 1
 ) -> Shape:
     """An ellipsoid with sides along the axes."""
-    sphere = trimesh.creation.icosphere(subdivisions=detail)
-    corners = np.asarray(sphere.vertices)[sphere.faces]
+    corners = _unit_sphere(detail)
     radii_3 = np.asarray(radii, dtype=np.float64)
     normals = corners / radii_3
     normals /= np.sqrt((normals * normals).sum(-1, keepdims=True))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmkd_ros.training.data.synthetic import scenery
+from cmkd_ros.training.data.synthetic.crossings import ARM_M, crossing_within
 from cmkd_ros.training.data.synthetic.daylight import Daylight
 from cmkd_ros.training.data.synthetic.road import (
     CURB_HEIGHT_M,
@@ -21,7 +22,7 @@ from cmkd_ros.training.data.synthetic.road import (
 )
 from cmkd_ros.training.data.synthetic.shapes import Shape
 from cmkd_ros.training.data.synthetic.surfaces import Noise
-from cmkd_ros.training.data.synthetic.traffic import Route, Traffic, random_vehicle, world_pose
+from cmkd_ros.training.data.synthetic.traffic import Route, Traffic, random_vehicle
 
 FloatArray = NDArray[np.float64]
 
@@ -37,6 +38,7 @@ class Thing:
     :param size: (length, width, height) of the labelled box, centred on the shape's origin.
     :param offset: what the textures add to the local x (road pieces: their s; houses: a number
         that makes their windows differ).
+    :param slopes: of the ground ahead and to the left, by which it is tilted.
     """
 
     shape: Shape
@@ -47,6 +49,7 @@ class Thing:
     kind: str = ''
     size: tuple[float, float, float] = (0.0, 0.0, 0.0)
     offset: float = 0.0
+    slopes: tuple[float, float] = (0.0, 0.0)
 
 
 class Street:
@@ -66,7 +69,7 @@ class Street:
         self.traffic = Traffic(rng, self.route, seconds, density)
         self.daylight = Daylight.random(rng)
         self.noise = Noise(rng)
-        self.fixed: list[Thing] = [Thing(terrain(), 0.0, 0.0, 0.0, 0.0)]
+        self.fixed: list[Thing] = [Thing(terrain(self.road), 0.0, 0.0, 0.0, 0.0)]
         for shape, s in ground_segments(self.road, self.section, rng):
             x, y, yaw = self.road.pose(s, 0.0)
             self.fixed.append(Thing(shape, float(x), float(y), 0.0, float(yaw), offset=s))
@@ -78,12 +81,42 @@ class Street:
     def moving(self, time: float) -> Iterator[Thing]:
         """The road users at this time."""
         for mover in self.traffic.movers:
-            x, y, yaw = world_pose(self.road, mover.motion, time)
-            yield Thing(mover.shape_at(time), x, y, mover.z, yaw, mover.kind, mover.size)
+            s, d = (float(v) for v in mover.motion.at(time))
+            if abs(d) < ARM_M and s < self.length:
+                yield self._place(
+                    mover.shape_at(time),
+                    s,
+                    d,
+                    mover.motion.heading,
+                    self.section.kerb_height(s, d),
+                    tilted=mover.kind not in ('Pedestrian', 'Cyclist'),
+                    kind=mover.kind,
+                    size=mover.size,
+                )
 
-    def _place(self, shape: Shape, s: float, d: float, turn: float, z: float, **extra) -> Thing:  # type: ignore[no-untyped-def]
+    def _place(
+        self,
+        shape: Shape,
+        s: float,
+        d: float,
+        turn: float,
+        z: float,
+        *,
+        tilted: bool = False,
+        kind: str = '',
+        size: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        offset: float = 0.0,
+    ) -> Thing:
+        """Put a shape onto the ground, `z` above the road's surface, upright or tilted with it."""
         x, y, yaw = self.road.pose(s, d)
-        return Thing(shape, float(x), float(y), z, float(yaw) + turn, **extra)
+        ground = float(self.road.profile.height(s, d))
+        slopes = self.road.profile.slopes(s, turn) if tilted else (0.0, 0.0)
+        return Thing(
+            shape, float(x), float(y), z + ground, float(yaw) + turn, kind, size, offset, slopes
+        )
+
+    def _crossed(self, low: float, high: float) -> bool:
+        return crossing_within(self.section.crossings, low, high) is not None
 
     def _parked(self, rng: np.random.Generator, sign: int, density: float) -> Iterator[Thing]:
         side, lane = self.section.side(sign), self.section.lane
@@ -94,7 +127,7 @@ class Street:
         s = rng.uniform(-6.0, 2.0)
         while s < self.length:
             pitch = {'parallel': 0.0, 'oblique': 3.1, 'square': 2.7}[side.parking]
-            if rng.random() > share:
+            if rng.random() > share or self._crossed(s - 6.0, s + 9.0):
                 s += rng.uniform(4.0, 7.0) if pitch == 0.0 else pitch
                 continue
             kind, shape = random_vehicle(rng, trucks=0.015 if pitch == 0.0 else 0.0)
@@ -109,7 +142,7 @@ class Street:
                 turn -= lean
                 d = max(side.curb - 0.3 - length / 2 * np.sin(lean) - width / 4, lane + 1.9)
             size = (length, width, height)
-            yield self._place(shape, s, sign * d, turn, 0.0, kind=kind, size=size)
+            yield self._place(shape, s, sign * d, turn, 0.0, tilted=True, kind=kind, size=size)
             s += length / 2 + 0.1 if pitch == 0.0 else pitch + rng.uniform(0.0, 0.3)
 
     def _roadside(self, rng: np.random.Generator, sign: int) -> Iterator[Thing]:
@@ -132,7 +165,8 @@ class Street:
             while s < self.length:
                 shape, turn = self._roadside_shape(rng, kind, inwards, spruces, sign)
                 spread = 0.0 if kind in ('lamp', 'bollard') else 0.3
-                if kind == 'bollard' or rng.random() < 0.85:
+                wanted = kind == 'bollard' or rng.random() < 0.85
+                if wanted and not self._crossed(s - 1.2, s + 1.2):
                     yield self._place(shape, s, sign * d, turn, z, offset=float(rng.random()) * 9)
                 s += pitch * rng.uniform(1 - spread, 1 + spread)
 
@@ -164,6 +198,10 @@ class Street:
         while s < self.length:
             length, depth = rng.uniform(9.0, 24.0), rng.uniform(8.0, 12.0)
             middle = s + length / 2
+            crossing = crossing_within(self.section.crossings, s - 2.5, s + length + 2.5)
+            if crossing is not None:
+                s = crossing.s + crossing.half + rng.uniform(2.6, 5.0)
+                continue
             if rng.random() < 0.85:
                 shape = scenery.building(rng, length, depth)
                 d = side.walk + setback + depth / 2 + rng.uniform(0.0, 0.8)
@@ -176,9 +214,12 @@ class Street:
             if fence != 'none':
                 build = scenery.hedge if fence == 'hedge' else scenery.wall
                 d = side.walk + 0.5
-                yield self._place(build(rng, length), middle, sign * d, 0.0, z, offset=middle)
-            if gap > 4.0 and setback > 2.5 and rng.random() < 0.5:
-                yield self._driveway_car(rng, sign, s + length + gap / 2, side.walk + 3.2)
+                yield self._place(build(rng, length), middle, sign * d, 0.0, z - 0.1, tilted=True,
+                                  offset=middle)  # fmt: skip
+            drive = s + length + gap / 2
+            free = gap > 4.0 and setback > 2.5 and not self._crossed(drive - 3.0, drive + 3.0)
+            if free and rng.random() < 0.5:
+                yield self._driveway_car(rng, sign, drive, side.walk + 3.2)
             s += length + gap * rng.uniform(0.8, 1.3)
 
     def _driveway_car(self, rng: np.random.Generator, sign: int, s: float, d: float) -> Thing:
@@ -186,4 +227,5 @@ class Street:
         length, width, height = np.diff(shape.bounds_23, axis=0)[0]
         turn = float(rng.choice([-np.pi / 2, np.pi / 2])) + rng.normal(0.0, 0.05)
         size = (length, width, height)
-        return self._place(shape, s, sign * d, turn, CURB_HEIGHT_M, kind=kind, size=size)
+        z = CURB_HEIGHT_M
+        return self._place(shape, s, sign * d, turn, z, tilted=True, kind=kind, size=size)

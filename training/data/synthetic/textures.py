@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cmkd_ros.training.data.synthetic.crossings import ZEBRA_HALF_M, ZEBRA_M, Crossing
 from cmkd_ros.training.data.synthetic.road import CrossSection
 from cmkd_ros.training.data.synthetic.surfaces import Material, Noise, surface_column
 
@@ -43,7 +44,7 @@ class Points:
 
     def select(self, index_M: NDArray[np.intp]) -> Points:
         """Some of the points."""
-        return Points(*(value[index_M] for value in vars(self).values()))
+        return Points(*(value.take(index_M, axis=0) for value in vars(self).values()))
 
 
 def paint(
@@ -125,8 +126,40 @@ def _road(points: Points, albedo_N3: FloatArray, section: CrossSection, noise: N
             line = (bay - np.floor(bay)) * np.float32(2.75) - np.float32(1.37)
             inside = (d * sign > lane + np.float32(0.1)) & (d * sign < side.curb)
             mark = np.maximum(mark, inside * _stripe(line, 0.05, slanted))
+    for crossing in section.crossings:
+        near = np.flatnonzero(np.abs(s - np.float32(crossing.s)) < crossing.half + 4)
+        if len(near):
+            mark[near] = _crossing_marks(
+                points.select(near), slanted[near], mark[near], section, crossing
+            )
     worn = np.clip(np.float32(1.1) - np.float32(0.35 * section.wear) * (1 + broad), 0, 1)
     return albedo + (mark * worn)[:, None] * (_MARK - albedo)
+
+
+def _crossing_marks(
+    points: Points,
+    slanted_N: FloatArray,
+    mark_N: FloatArray,
+    section: CrossSection,
+    crossing: Crossing,
+) -> FloatArray:
+    """Marks where another street crosses: zebras, its centre line; none in the middle."""
+    s, d = points.local_N3[:, 0] - np.float32(crossing.s), points.local_N3[:, 1]
+    along = np.abs(s)
+    out = np.where(along < crossing.half + ZEBRA_M + ZEBRA_HALF_M + 0.6, np.float32(0), mark_N)
+    curb = np.where(d > 0, np.float32(section.left.curb), np.float32(section.right.curb))
+    beyond = np.abs(d) - curb
+    arm = (along < crossing.half) & (beyond > 0)
+    if crossing.zebra:
+        for where, across, inside in (
+            (along - np.float32(crossing.half + ZEBRA_M), d, beyond < 0),
+            (beyond - np.float32(ZEBRA_M), s, arm),
+        ):
+            cell = across - np.floor(across) - np.float32(0.5)
+            stripe = _stripe(cell, 0.25, slanted_N) * _stripe(where, ZEBRA_HALF_M, slanted_N)
+            out = np.maximum(out, inside * stripe)
+    line = _stripe(s, 0.06, slanted_N) * (arm & (beyond > 2 * ZEBRA_M))
+    return np.maximum(out, line)
 
 
 def _meadow(

@@ -8,13 +8,19 @@ built without the frames before it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmkd_ros.training.data.synthetic import people, vehicles
-from cmkd_ros.training.data.synthetic.road import CURB_HEIGHT_M, CrossSection, Road
+from cmkd_ros.training.data.synthetic.crossings import (
+    ARM_M,
+    LANE_M,
+    ZEBRA_M,
+    random_crossings,
+)
+from cmkd_ros.training.data.synthetic.road import CrossSection, Road
 from cmkd_ros.training.data.synthetic.shapes import Shape
 
 FloatArray = NDArray[np.float64]
@@ -57,7 +63,6 @@ class Mover:
     :param shapes: one shape, or the phases of a stride.
     :param motion: where it is when.
     :param stride_m: distance after which the phases repeat.
-    :param z: height of the ground it stands on.
     """
 
     kind: str
@@ -65,7 +70,6 @@ class Mover:
     shapes: tuple[Shape, ...]
     motion: Motion
     stride_m: float = 1.0
-    z: float = 0.0
 
     def shape_at(self, time: float) -> Shape:
         """The phase at this time."""
@@ -74,16 +78,14 @@ class Mover:
         return self.shapes[int(step) % count]
 
 
-def mover(
-    kind: str, shapes: tuple[Shape, ...], motion: Motion, stride_m: float = 1.0, z: float = 0.0
-) -> Mover:
+def mover(kind: str, shapes: tuple[Shape, ...], motion: Motion, stride_m: float = 1.0) -> Mover:
     """A road user whose box is centred on its shapes (all phases together)."""
     low = np.min([s.bounds_23[0] for s in shapes], axis=0)
     high = np.max([s.bounds_23[1] for s in shapes], axis=0)
     middle = (low + high) / 2
     centred = tuple(s.moved(-middle[0], -middle[1], -low[2]) for s in shapes)
     size = high - low
-    return Mover(kind, (size[0], size[1], size[2]), centred, motion, stride_m, z)
+    return Mover(kind, (size[0], size[1], size[2]), centred, motion, stride_m)
 
 
 def random_vehicle(rng: np.random.Generator, trucks: float = 0.06) -> tuple[str, Shape]:
@@ -114,11 +116,21 @@ class Route:
         section = CrossSection.random(rng)
         speed = float(rng.uniform(4.0, 14.0)) if rng.random() > 0.06 else 0.0
         own = Motion(0.0, -section.lane / 2 + rng.normal(0.0, 0.12), speed)
-        return cls(section, own, Road(rng, speed * seconds + VIEW_M + 30.0))
+        road = Road(rng, speed * seconds + VIEW_M + 30.0)
+        crossings = random_crossings(rng, road.length)
+        return cls(replace(section, crossings=crossings), own, road)
 
     def own_pose(self, time: float) -> tuple[float, float, float]:
         """World x, y and heading of the sensors' car."""
-        return world_pose(self.road, self.own, time)
+        s, d = self.own.at(time)
+        x, y, yaw = self.road.pose(s, d)
+        return float(x), float(y), float(yaw) + self.own.heading
+
+    def own_ground(self, time: float) -> tuple[float, tuple[float, float]]:
+        """Height of the road under the sensors' car, and its slopes ahead and to the left."""
+        s, d = (float(v) for v in self.own.at(time))
+        profile = self.road.profile
+        return float(profile.height(s, d)), profile.slopes(s, self.own.heading)
 
 
 class Traffic:
@@ -141,6 +153,7 @@ class Traffic:
         self._admit_path(self.own, (4.4, 1.8, 1.6), 2.0)
         self._lane_ahead()
         self._oncoming()
+        self._crossing_traffic()
         self._cyclists()
         self._pedestrians()
 
@@ -162,6 +175,22 @@ class Traffic:
                 self._admit_vehicle(Motion(s, self._lane_d(1), speed, np.pi, *self._sway()))
             s += rng.uniform(11.0, 40.0)
 
+    def _crossing_traffic(self) -> None:
+        """Vehicles on the streets that cross: waiting at the line, or driving over."""
+        rng = self._rng
+        for crossing in self._section.crossings:
+            for sign in (-1, 1):
+                s, heading = crossing.s + sign * LANE_M, sign * np.pi / 2
+                line = self._section.side(-sign).curb + 2 * ZEBRA_M
+                d = line + rng.uniform(2.5, 4.5)
+                waiting = rng.random() < 0.5
+                speed = 0.0 if waiting else rng.uniform(5.0, 10.0)
+                d += 0.0 if waiting else rng.uniform(0.0, 40.0)
+                while d < ARM_M - 6.0:
+                    if rng.random() < min(0.8, 0.55 * self._density):
+                        self._admit_vehicle(Motion(s, -sign * d, speed, heading))
+                    d += rng.uniform(6.5, 9.0) if waiting else rng.uniform(12.0, 40.0)
+
     def _cyclists(self) -> None:
         rng = self._rng
         for _ in range(rng.poisson(2.6 * self._density * self._reach / VIEW_M)):
@@ -178,7 +207,6 @@ class Traffic:
                     people.cyclist(p, c, t + i / 4) for i in range(4)
                 ),
                 people.CRANK_TURN_M,
-                0.0,
                 (1.8, 0.6, 1.75),
             )
 
@@ -189,15 +217,18 @@ class Traffic:
             side = self._section.side(sign)
             walk = (side.curb + 0.5, side.walk - 0.2)
             s, draw = rng.uniform(5.0, self._reach), rng.random()
+            zebras = [c for c in self._section.crossings if c.zebra]
+            if zebras and rng.random() < 0.25:
+                at = zebras[rng.integers(len(zebras))]
+                s, draw = at.s + rng.choice([-1, 1]) * (at.half + ZEBRA_M), 1.0
             pace = rng.uniform(0.8, 1.7)
-            z = CURB_HEIGHT_M
             if draw < 0.72:
                 heading = float(rng.choice([0.0, np.pi]))
             elif draw < 0.9:
                 pace, heading = 0.0, float(rng.uniform(-np.pi, np.pi))
             else:
-                # Across the road; the kerb is stepped over without a step.
-                heading, z = -sign * np.pi / 2, 0.0
+                # Across the road.
+                heading = -sign * np.pi / 2
                 walk = (0.0, side.curb)
             motion = Motion(s, sign * rng.uniform(*walk), pace, heading)
             walker = people.Person.random(rng)
@@ -207,7 +238,6 @@ class Traffic:
                 motion,
                 lambda p=walker, f=phases: tuple(people.pedestrian(p, i) for i in f),  # type: ignore[misc]
                 people.STRIDE_M,
-                z,
                 (0.7, 0.7, 1.75),
             )
 
@@ -220,7 +250,7 @@ class Traffic:
 
     def _admit_vehicle(self, motion: Motion) -> None:
         kind, shape = random_vehicle(self._rng)
-        self._admit(kind, motion, lambda: (shape,), 1.0, 0.0, None)
+        self._admit(kind, motion, lambda: (shape,), 1.0, None)
 
     def _admit(
         self,
@@ -228,7 +258,6 @@ class Traffic:
         motion: Motion,
         build: Callable[[], tuple[Shape, ...]],
         stride_m: float,
-        z: float,
         size: tuple[float, float, float] | None,
     ) -> None:
         """Add the road user unless it would touch another; its shapes are built only then."""
@@ -236,7 +265,7 @@ class Traffic:
             extent = np.diff(build()[0].bounds_23, axis=0)[0]
             size = (extent[0], extent[1], extent[2])
         if self._admit_path(motion, size, 0.35):
-            self.movers.append(mover(kind, build(), motion, stride_m, z))
+            self.movers.append(mover(kind, build(), motion, stride_m))
 
     def _admit_path(self, motion: Motion, size: tuple[float, float, float], gap: float) -> bool:
         times = np.arange(0.0, self._seconds + 0.25, 0.25)
@@ -249,10 +278,3 @@ class Traffic:
                 return False
         self._paths.append((s, d, along, across))
         return True
-
-
-def world_pose(road: Road, motion: Motion, time: float) -> tuple[float, float, float]:
-    """World x, y and heading of something in motion."""
-    s, d = motion.at(time)
-    x, y, yaw = road.pose(s, d)
-    return float(x), float(y), float(yaw) + motion.heading

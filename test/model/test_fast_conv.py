@@ -1,0 +1,81 @@
+"""Folded and packed convolutions against convolution, batch norm, addition and ReLU in a row."""
+
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from cmkd_ros.model.fast_conv import FoldedConv, PackedConv, fold_batch_norm, packing_works
+
+
+def make_layers(kernel, stride, dilation, bias, seed):
+    generator = torch.Generator().manual_seed(seed)
+    conv = nn.Conv2d(
+        6, 10, kernel, stride, padding=dilation * (kernel // 2), dilation=dilation, bias=bias
+    )
+    norm = nn.BatchNorm2d(10, eps=1e-3).eval()
+    with torch.no_grad():
+        for parameter in (*conv.parameters(), norm.bias, norm.running_mean):
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for parameter in (norm.weight, norm.running_var):
+            parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
+    return conv, norm
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kernel=st.sampled_from([1, 3, 7]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 4),
+    bias=st.booleans(),
+    relu=st.booleans(),
+    residual=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_one_operator_equals_four(kernel, stride, dilation, bias, relu, residual, seed):
+    conv, norm = make_layers(kernel, stride, dilation, bias, seed)
+    with torch.inference_mode():
+        maps = torch.randn(2, 6, 13, 17)
+        expected = norm(conv(maps))
+        other = None
+        if residual:
+            other = torch.randn(expected.shape)
+            expected = expected + other
+        expected = F.relu(expected) if relu else expected
+        kinds = [FoldedConv] + [PackedConv] * packing_works(torch.float32)
+        for kind in kinds:
+            given = None if other is None else other.contiguous(memory_format=torch.channels_last)
+            found = kind(conv, norm, relu, torch.float32)(maps, given)
+            assert torch.allclose(found, expected, atol=1e-5), kind
+
+
+def test_a_packed_convolution_follows_the_size_of_its_maps():
+    conv, norm = make_layers(3, 1, 2, True, 0)
+    packed = (PackedConv if packing_works(torch.float32) else FoldedConv)(
+        conv, norm, False, torch.float32
+    )
+    with torch.inference_mode():
+        for size in ((9, 31), (20, 5), (9, 31)):
+            maps = torch.randn(1, 6, *size)
+            assert torch.allclose(packed(maps), norm(conv(maps)), atol=1e-5)
+
+
+def test_where_packing_fails_one_line_says_so(caplog):
+    """oneDNN has no convolutions in float64."""
+    packing_works.cache_clear()
+    with caplog.at_level(logging.INFO, logger='cmkd.model'):
+        assert not packing_works(torch.float64)
+        assert not packing_works(torch.float64)
+    assert len(caplog.records) == 1
+    assert 'plain ones run' in caplog.text
+    assert '\n' not in caplog.records[0].getMessage()
+
+
+def test_a_norm_without_statistics_cannot_be_folded():
+    norm = nn.BatchNorm2d(3, track_running_stats=False)
+    with pytest.raises(ValueError, match='without running statistics'):
+        fold_batch_norm(torch.zeros(3, 2, 1, 1), None, norm)

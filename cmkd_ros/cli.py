@@ -101,8 +101,9 @@ def _detect(options: argparse.Namespace) -> None:
 
 
 def _synth(options: argparse.Namespace) -> None:
-    from cmkd_ros.training.data.synthetic import generate_drive
+    from cmkd_ros.training.data.synthetic import generate_drive, load_rig
 
+    rig = load_rig(options.rig) if options.rig else None
     with _progress('rendering', options.frames) as step:
         root = generate_drive(
             options.out,
@@ -110,8 +111,11 @@ def _synth(options: argparse.Namespace) -> None:
             options.seed,
             width=options.width,
             height=options.height,
+            frames_per_drive=options.frames_per_drive,
             workers=options.workers,
             progress=step,
+            rig=rig,
+            density=options.density,
         )
     print(root)
 
@@ -303,6 +307,9 @@ def _add_runtime_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     synth.add_argument('--seed', type=int, default=0)
     synth.add_argument('--width', type=int, default=1242)
     synth.add_argument('--height', type=int, default=375)
+    synth.add_argument('--frames-per-drive', type=int, default=20, help='default: %(default)s')
+    synth.add_argument('--rig', type=Path, help='YAML file with focal length and sensor heights')
+    synth.add_argument('--density', type=float, default=1.0, help='amount of traffic; default: 1')
     synth.add_argument('--workers', type=int, default=2, help='processes; default: %(default)s')
 
 

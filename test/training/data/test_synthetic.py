@@ -12,7 +12,14 @@ import pytest
 from cmkd_ros.kitti_files import read_calibration, read_frame_list, read_labels, write_labels
 from cmkd_ros.training.data.drives import read_drives
 from cmkd_ros.training.data.kitti_layout import KittiFolder, check_frames
-from cmkd_ros.training.data.synthetic import DriveSettings, Rig, drive, generate_drive, render_frame
+from cmkd_ros.training.data.synthetic import (
+    DriveSettings,
+    Rig,
+    drive,
+    generate_drive,
+    load_rig,
+    render_frame,
+)
 
 FRAMES, SIZE = 7, {'width': 160, 'height': 48, 'frames_per_drive': 3}
 # Pixels, points and label text of frame 4 of seed 7: equal on every machine and processor.
@@ -230,3 +237,36 @@ def test_disk_that_fills_up_leaves_whole_frames_and_resumes(
     monkeypatch.undo()
     generate_drive(out, FRAMES, 7, **SIZE)
     assert files_of(out) == files_of(folder)
+
+
+def test_rig_that_sees_nothing_is_refused(tmp_path: Path) -> None:
+    for rig in (Rig(camera_pitch_deg=-40.0), Rig(focal_px=50_000.0, camera_pitch_deg=-5.0)):
+        with pytest.raises(ValueError, match='rig: expected a camera that sees the road'):
+            generate_drive(tmp_path / 'out', 1, 0, rig=rig)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_rig_file_changes_only_what_it_names(tmp_path: Path) -> None:
+    file = tmp_path / 'van.yaml'
+    file.write_text('camera_height_m: 2\ncamera_pitch_deg: 4.5\n')
+    assert load_rig(file) == Rig(camera_height_m=2.0, camera_pitch_deg=4.5)
+    file.write_text('')
+    assert load_rig(file) == Rig()
+    with pytest.raises(FileNotFoundError, match='none.yaml: expected a rig file'):
+        load_rig(tmp_path / 'none.yaml')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('camera_hight_m: 2', "expected one of focal_px, .* found 'camera_hight_m'"),
+        ('focal_px: wide', "focal_px: expected a number, found 'wide'"),
+        ('- 1', 'expected fields with numbers, found'),
+        ('a: [', 'expected YAML, found'),
+    ],
+)
+def test_bad_rig_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / 'rig.yaml'
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f'rig.yaml: {message}'):
+        load_rig(file)

@@ -82,6 +82,25 @@ class DriveSettings:
         for name, value, low, high in rules:
             if not low <= value <= high:
                 raise ValueError(f'{name}: expected {low:g} to {high:g}, found {value!r}')
+        if not self._sees_the_road():
+            raise ValueError(
+                f'rig: expected a camera that sees the road up to {self.label_range_m:g} m ahead, '
+                f'found one that sees nothing of it: focal_px {self.focal_px:g}, camera_height_m '
+                f'{self.rig.camera_height_m:g}, camera_pitch_deg {self.rig.camera_pitch_deg:g} '
+                f'at {self.width} x {self.height} pixels'
+            )
+
+    def _sees_the_road(self) -> bool:
+        """Whether the picture shows any of the space that a car ahead may fill."""
+        x, z = np.meshgrid(np.arange(1.0, self.label_range_m + 1.0), np.linspace(0.0, 1.5, 16))
+        ones = np.ones(x.size)
+        places = np.stack([x.ravel(), 0 * ones, z.ravel() - self.rig.lidar_height_m, ones])
+        calibration = self.calibration(0)
+        cam_3N = calibration.T_cam_ref[:3] @ places
+        u, v, depth = calibration.P2_34 @ np.vstack([cam_3N, ones])
+        ahead = depth > 0.1
+        u, v = u[ahead] / depth[ahead], v[ahead] / depth[ahead]
+        return bool(((u >= 0) & (u < self.width) & (v >= 0) & (v < self.height)).any())
 
     @property
     def focal_px(self) -> float:

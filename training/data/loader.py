@@ -94,7 +94,7 @@ class ResumableLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator, so that workers do not begin before the epoch is set.
-        sampler = self._order()
+        sampler = self.order
         self._given = sampler.skipped // self._frames_per_batch()
         for batch in super().__iter__():
             self._given += 1
@@ -103,10 +103,10 @@ class ResumableLoader(DataLoader[Any]):
     def state_dict(self) -> dict[str, int]:
         """How far the epoch is; frames that workers read ahead do not count."""
         return {
-            'epoch': self._order().epoch,
+            'epoch': self.order.epoch,
             'batches': self._given,
             'batch_size': self._frames_per_batch(),
-            'world_size': self._order().world_size,
+            'world_size': self.order.world_size,
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -124,10 +124,12 @@ class ResumableLoader(DataLoader[Any]):
                     f'resume in the middle of an epoch: expected {name} {state[name]} as before, '
                     f'found {own[name]}'
                 )
-        self._order().set_epoch(state['epoch'])
-        self._order().skip_once(state['batches'] * self._frames_per_batch())
+        self.order.set_epoch(state['epoch'])
+        self.order.skip_once(state['batches'] * self._frames_per_batch())
 
-    def _order(self) -> EpochSampler:
+    @property
+    def order(self) -> EpochSampler:
+        """The sampler, which knows the epoch."""
         if not isinstance(self.sampler, EpochSampler):
             raise TypeError(f'expected an EpochSampler, found {type(self.sampler).__name__}')
         return self.sampler

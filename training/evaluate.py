@@ -12,7 +12,7 @@ from cmkd_ros.checkpoint import Bundle, load_bundle
 from cmkd_ros.detector import Detections, Detector
 from cmkd_ros.evaluation.kitti_ap import KittiReport
 from cmkd_ros.evaluation.kitti_results import to_kitti_results
-from cmkd_ros.evaluation.report import evaluate_folders
+from cmkd_ros.evaluation.report import evaluate_folders, write_json
 from cmkd_ros.geometry import Boxes3D, CameraModel
 from cmkd_ros.kitti_files import read_frame_list, write_results
 from cmkd_ros.model.post import find_boxes
@@ -47,8 +47,8 @@ def evaluate_bundle(
         model: bundle; a teacher is given the scans, a student only the images.
         data: KITTI folder: holds `training/image_2`, ... or `image_2`, ... itself.
         split: frame list; None takes every image.
-        out: new folder for `results/*.txt` and `pictures/` (see `draw_evaluation`); None keeps
-            neither.
+        out: new folder for `results/*.txt`, `ap.json` and `pictures/` (see `draw_evaluation`); None
+            keeps nothing.
         device, precision: as `Detector`.
         pictures: how many of the best, of the worst and of random frames to draw; needs `out`.
         allow_leak: evaluate frames that the bundle or its teacher learned from, and report that.
@@ -56,9 +56,11 @@ def evaluate_bundle(
 
     Raises:
         FileExistsError: `out` exists and is not empty.
-        FileNotFoundError, ValueError: a bundle, list or frame that is wrong, or a leak; the message
-            names it.
+        FileNotFoundError, ValueError: a bundle, list, frame or number that is wrong, or a leak; the
+            message names it.
     """
+    if pictures < 0:
+        raise ValueError(f'pictures: expected 0 or more of each kind, found {pictures}')
     bundle = load_bundle(model)
     folder, frames = find_frames(data, split)
     checked = check_leaks(
@@ -90,11 +92,13 @@ def evaluate_bundle(
             if progress:
                 progress(index + 1, len(dataset))
         report = evaluate_folders(folder / 'label_2', place / 'results')
+        report = report.with_extra({'leak_check': checked})
+        write_json(report, place / 'ap.json')
         if out is not None and pictures:
             draw_evaluation(
                 place / 'pictures', KittiFolder(folder), place / 'results', frames, pictures
             )
-    return report.with_extra({'leak_check': checked})
+    return report
 
 
 def find_frames(data: Path, split: Path | None) -> tuple[Path, list[str]]:

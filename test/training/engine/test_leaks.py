@@ -70,16 +70,21 @@ def test_other_frames_can_be_held_out(drive, specs, tmp_path):
 
 def test_evaluating_on_training_drives_is_refused(teacher, drive, tmp_path, capsys, caplog):
     common = ['evaluate', '--model', str(teacher), '--data', str(drive), '--device', 'cpu']
-    common += ['--split', str(split(drive, 'train')), '--json', str(tmp_path / 'ap.json')]
+    common += ['--split', str(split(drive, 'train')), '--out', str(tmp_path / 'out')]
     assert main(common) == 2
     assert f'cmkd: {teacher}: frames kept for evaluation, or' in capsys.readouterr().err
-    assert not (tmp_path / 'ap.json').exists()
+    assert not (tmp_path / 'out').exists()
     with caplog.at_level(logging.WARNING, 'cmkd.data'):
         assert main([*common, '--allow-leak']) == 0
     assert 'as allowed: teacher: 3 frames (drives ' in caplog.text
     assert 'the teacher learned from 3 of these frames' in capsys.readouterr().out
-    found = read_report(tmp_path / 'ap.json').extra['leak_check']
+    found = read_report(tmp_path / 'out/ap.json').extra['leak_check']
     assert (found['allowed'], found['leaks']['teacher']['frames']) == (True, 3)
+    pictures = [path.name for path in (tmp_path / 'out/pictures').glob('*.png')]
+    assert len(pictures) == 6  # three frames, two pictures each
+    assert len(list((tmp_path / 'out/results').glob('*.txt'))) == 3
+    assert main([*common, '--allow-leak']) == 2  # the folder is not empty
+    assert main([*common[:-1], str(tmp_path / 'two'), '--allow-leak', '--pictures', '-1']) == 2
 
 
 def test_a_student_answers_for_its_teacher(teacher, drive, specs, tmp_path):

@@ -46,7 +46,7 @@ class CameraBag:
         self.image_topic = self._images[0].topic
         infos = _connection(reader, path, INFO, info_topic)
         self.info_topic = infos[0].topic
-        self.transforms = TransformBuffer()
+        self.transforms = TransformBuffer(keep_all=True)
         self._names: dict[int, str] = {}
         self._infos: list[tuple[int, bytes, Any]] = []
         self._read_small_topics(infos)

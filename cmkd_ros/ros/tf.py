@@ -15,12 +15,20 @@ import numpy as np
 from cmkd_ros.geometry import invert_se3, make_se3, quaternion_to_matrix
 
 _KEPT = 1000  # moving transforms per child frame: 10 s at 100 Hz
+_TIME_JUMP_NS = 2_000_000_000  # transforms of one frame arrive in order, but for network delays
 
 
 class TransformBuffer:
     """Static and moving transforms of a tree of frames; may be filled and asked by two threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_all: bool = False) -> None:
+        """Start empty.
+
+        Args:
+            keep_all: for a bag that is read whole before anybody asks; else the last thousand of
+                a frame are kept, and none once its time runs backwards.
+        """
+        self._keep_all = keep_all
         self._lock = threading.Lock()
         # child -> (parent, stamps in ascending order, T_parent_child of each); static: one stamp.
         self._tree: dict[str, tuple[str, list[int], list[np.ndarray]]] = {}
@@ -55,7 +63,8 @@ class TransformBuffer:
             self._tree[child] = (parent, [stamp_ns], [T_parent_child])
             return
         _, stamps, transforms = known
-        if len(stamps) == _KEPT and stamp_ns < stamps[0]:
+        jumped = stamp_ns < stamps[-1] - _TIME_JUMP_NS
+        if not self._keep_all and (jumped or (len(stamps) == _KEPT and stamp_ns < stamps[0])):
             # Time ran backwards, as when a bag starts over: what is known belongs to the future.
             stamps.clear()
             transforms.clear()
@@ -65,7 +74,8 @@ class TransformBuffer:
         else:
             stamps.insert(place, stamp_ns)
             transforms.insert(place, T_parent_child)
-            del stamps[:-_KEPT], transforms[:-_KEPT]
+            if not self._keep_all:
+                del stamps[:-_KEPT], transforms[:-_KEPT]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """Return the transform that maps points of `source` to `target`.

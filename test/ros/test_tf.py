@@ -64,6 +64,29 @@ def test_time_may_start_over_when_the_memory_is_full():
     np.testing.assert_allclose(buffer.lookup('base', 'camera', 51), new)
 
 
+def test_of_a_bag_every_transform_is_kept():
+    """More images than the live buffer holds: the first one still gets its own pose."""
+    rng = np.random.default_rng(6)
+    first, later = random_pose(rng), random_pose(rng)
+    live, whole = TransformBuffer(), TransformBuffer(keep_all=True)
+    for buffer in (live, whole):
+        for index in range(_KEPT + 5):
+            pose = first if index == 0 else later
+            buffer.put([stamped('base', 'camera', pose, index * 10**8)], static=False)
+    np.testing.assert_allclose(whole.lookup('base', 'camera', 0), first)
+    np.testing.assert_allclose(live.lookup('base', 'camera', 0), later)
+
+
+def test_time_that_runs_backwards_forgets_the_future_and_late_messages_do_not():
+    rng = np.random.default_rng(7)
+    buffer, old, late, new = TransformBuffer(), *(random_pose(rng) for _ in range(3))
+    buffer.put([stamped('base', 'camera', old, 100 * 10**9)], static=False)
+    buffer.put([stamped('base', 'camera', late, 99 * 10**9)], static=False)
+    np.testing.assert_allclose(buffer.lookup('base', 'camera', 100 * 10**9), old)
+    buffer.put([stamped('base', 'camera', new, 10 * 10**9)], static=False)
+    np.testing.assert_allclose(buffer.lookup('base', 'camera', 100 * 10**9), new)
+
+
 def test_a_missing_link_says_what_is_known():
     buffer = TransformBuffer()
     with pytest.raises(LookupError, match='known frames: none'):

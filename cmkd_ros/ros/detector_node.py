@@ -7,38 +7,40 @@ loads the network, runs it and publishes. Between them is one slot with the newe
 from __future__ import annotations
 
 import gc
-import signal
-import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
-from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import (
+    QoSMessageLostInfo,
+    QoSRequestedIncompatibleQoSInfo,
+    SubscriptionEventCallbacks,
+)
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_policy_name_from_kind
-from rclpy.signals import uninstall_signal_handlers
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cmkd_ros.ros.health import Health, diagnostic_array
 from cmkd_ros.ros.image_loop import REPEAT_S, ImageLoop
+from cmkd_ros.ros.missing import describe_wait
 from cmkd_ros.ros.outputs import Outputs
 from cmkd_ros.ros.pairing import CameraInfos
-from cmkd_ros.ros.parameters import ParameterHandler, Parameters
+from cmkd_ros.ros.parameter_handler import ParameterHandler
+from cmkd_ros.ros.parameters import Parameters
 from cmkd_ros.ros.pipeline import Pipeline
 from cmkd_ros.ros.pose import PoseChooser
-from cmkd_ros.ros.qos import input_qos
+from cmkd_ros.ros.qos import input_qos, overriding_options
 from cmkd_ros.ros.tf_subscription import subscribe_transforms
 from cmkd_ros.ros.worker import Worker
 
 if TYPE_CHECKING:
     from cmkd_ros.detector import Detector
 
+SILENT_S = 2.0  # without an image for so long, the node asks where they are
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -55,14 +57,19 @@ class DetectorNode(LifecycleNode):
         self._settings = ParameterHandler(self, may_change_all=self._is_unconfigured)
         self._health = Health()
         self._infos = CameraInfos()
-        self._worker: Worker | None = None
+        # One for the node's life: memory that a thread has freed goes back to that thread only.
+        self._worker = Worker('cmkd_worker')
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
+        self._wake: Callable[[], None] = _do_nothing
         self._images: Any = None
+        self._info_subscription: Any = None
         self._subscriptions_made: list[Any] = []
         self._facts: dict[str, str] = {}
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self._timer = self.create_timer(1.0, self._report)
+        # By a clock of its own: simulated time may stand still, and just then it must speak.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0, self._report, clock=steady)
 
     @property
     def autostart(self) -> bool:
@@ -78,8 +85,8 @@ class DetectorNode(LifecycleNode):
         """Load the model, make the publishers, listen for calibrations and transforms."""
         try:
             self._configure(self._settings.current)
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            self.get_logger().error(f'cannot be configured: {error}')
+        except (OSError, ValueError, RuntimeError, MemoryError, ParameterException) as error:
+            self._tell_failure(f'cannot be configured: {error}')
             self._release()
             return FAILURE
         return SUCCESS
@@ -90,9 +97,10 @@ class DetectorNode(LifecycleNode):
         try:
             topic = self._activate(self._settings.current)
         except (ValueError, RuntimeError, MemoryError) as error:
-            self.get_logger().error(f'cannot be activated: {error}')
+            self._tell_failure(f'cannot be activated: {error}')
             self._stop_images()
             return FAILURE
+        self._health.failed_transition('')
         self.get_logger().info(
             f'active after {time.perf_counter() - started:.1f} s of warm-up; images on {topic}, '
             f'detections on {self.resolve_topic_name("detections")}'
@@ -125,13 +133,11 @@ class DetectorNode(LifecycleNode):
 
     def close(self) -> None:
         """End the worker and destroy the node."""
-        if self._worker is not None:
-            self._worker.stop()
+        self._worker.stop()
         self.destroy_node()
 
     def _configure(self, parameters: Parameters) -> None:
         self._health.reset()
-        self._worker = Worker('cmkd_worker')
         detector, reference_height_m = self._worker.call(lambda: _load(parameters))
         self._facts = {
             'model': parameters.model.path,
@@ -140,17 +146,13 @@ class DetectorNode(LifecycleNode):
             'classes': ', '.join(detector.class_names),
         }
         self.get_logger().info('loaded ' + ', '.join(self._facts.values()))
-        self._subscriptions_made = [
-            self.create_subscription(
-                CameraInfo,
-                'camera_info',
-                self._infos.put,
-                input_qos(parameters.qos, depth=10),
-                event_callbacks=self._qos_mismatch('camera_info'),
-            )
-        ]
+        self._settings.declare_classes(detector.class_names)
+        self._info_subscription = self._subscribe(
+            CameraInfo, self.resolve_topic_name('camera_info'), self._infos.put, parameters.qos, 10
+        )
+        self._subscriptions_made = [self._info_subscription]
         transforms = None
-        if parameters.pose.source in ('auto', 'tf'):
+        if parameters.pose.source in ('auto', 'tf') or parameters.target_frame:
             transforms, subscriptions = subscribe_transforms(self)
             self._subscriptions_made += subscriptions
         poses = PoseChooser(reference_height_m, transforms)
@@ -160,7 +162,7 @@ class DetectorNode(LifecycleNode):
     def _activate(self, parameters: Parameters) -> str:
         """Return the topic that images are taken from."""
         pipeline, worker, outputs = self._pipeline, self._worker, self._outputs
-        if pipeline is None or worker is None or outputs is None:
+        if pipeline is None or outputs is None:
             raise RuntimeError('it was not configured')
         worker.call(lambda: pipeline.warm_up(parameters))
         loop = ImageLoop(
@@ -175,33 +177,28 @@ class DetectorNode(LifecycleNode):
         # The convention of image_transport: the compressed stream lies below the image's topic.
         compressed = parameters.image_transport == 'compressed'
         topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
-        self._images = self.create_subscription(
-            CompressedImage if compressed else Image,
-            topic,
-            loop.put,
-            input_qos(parameters.qos, depth=1),
-            event_callbacks=self._qos_mismatch(topic),
-        )
+        kind = CompressedImage if compressed else Image
+        self._images = self._subscribe(kind, topic, loop.put, parameters.qos, 1)
         worker.repeat(loop.step)
+        self._wake = loop.wake
         return self._images.topic_name
 
     def _stop_images(self) -> None:
         if self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None
-        if self._worker is not None:
-            self._worker.pause()
+        self._wake()
+        self._worker.pause()
 
     def _release(self) -> None:
         self._stop_images()
-        if self._worker is not None:
-            self._worker.stop()
         if self._outputs is not None:
             self._outputs.destroy()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
-        self._worker = self._pipeline = self._outputs = None
+        self._pipeline = self._outputs = self._info_subscription = None
         self._subscriptions_made, self._facts = [], {}
+        self._wake = _do_nothing  # it holds the loop, and so the model
         self._infos.clear()
         gc.collect()
 
@@ -211,7 +208,23 @@ class DetectorNode(LifecycleNode):
         if doubt:
             self.get_logger().warning(f'{subject}: {doubt}')
 
-    def _qos_mismatch(self, topic: str) -> SubscriptionEventCallbacks:
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], qos: str, depth: int
+    ) -> Any:
+        return self.create_subscription(
+            kind,
+            topic,
+            callback,
+            input_qos(qos, depth),
+            event_callbacks=self._events(topic, counts_losses=kind is not CameraInfo),
+            qos_overriding_options=overriding_options(self, topic),
+        )
+
+    def _events(self, topic: str, counts_losses: bool) -> SubscriptionEventCallbacks:
+        def lose(event: QoSMessageLostInfo) -> None:
+            if counts_losses:
+                self._health.count('lost', event.total_count_change)
+
         def tell(event: QoSRequestedIncompatibleQoSInfo) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)
             sentence = (
@@ -222,7 +235,11 @@ class DetectorNode(LifecycleNode):
             self.get_logger().warning(sentence)
 
         self._health.doubt(f'qos of {topic}', '')
-        return SubscriptionEventCallbacks(incompatible_qos=tell)
+        return SubscriptionEventCallbacks(incompatible_qos=tell, message_lost=lose)
+
+    def _tell_failure(self, sentence: str) -> None:
+        self._health.failed_transition(sentence)
+        self.get_logger().error(sentence)
 
     def _is_unconfigured(self) -> bool:
         return self._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
@@ -239,13 +256,20 @@ class DetectorNode(LifecycleNode):
         self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), status))
 
     def _what_is_missing(self) -> str:
+        if self.get_clock().ros_time_is_active and not self.get_clock().now().nanoseconds:
+            return 'use_sim_time is true, but no time has come on /clock yet'
         silent_s = self._health.seconds_since_image()
-        if silent_s is not None and silent_s < 2.0:
+        if silent_s is not None and silent_s < SILENT_S:
             return ''  # images that cannot be processed are told of one by one
-        since = 'yet' if silent_s is None else f'for {silent_s:.0f} s'
-        publishers = self._images.get_publisher_count()
-        missing = f'no image on {self._images.topic_name} {since} ({publishers} publishers match)'
-        return missing if self._infos.frames() else f'{missing}; no camera_info either'
+        kind = Image if self._images.msg_type is Image else CompressedImage
+        return describe_wait(
+            self,
+            self._images,
+            f'sensor_msgs/msg/{kind.__name__}',
+            self._info_subscription,
+            self._infos.frames(),
+            silent_s,
+        )
 
 
 def _load(parameters: Parameters) -> tuple[Detector, float]:
@@ -261,54 +285,5 @@ def _load(parameters: Parameters) -> tuple[Detector, float]:
     return detector, bundle.reference_height_m
 
 
-def run(args: Sequence[str] | None, ros_is_up: threading.Event) -> int:
-    """Run the node until it is told to end.
-
-    Args:
-        args: command line without the program's name; None takes the process's own.
-        ros_is_up: is set once rclpy handles signals.
-
-    Returns:
-        0 after SIGINT, SIGTERM or a shutdown of ROS; 2 when an argument or parameter is wrong.
-    """
-    # A result is worth more than a callback: let the worker have the interpreter back soon.
-    sys.setswitchinterval(0.0005)
-    try:
-        rclpy.init(args=args)
-        ros_is_up.set()
-        node = DetectorNode()
-    except (ValueError, RuntimeError, ParameterException) as error:
-        if ros_is_up.is_set() and not rclpy.ok():
-            return 0  # a signal ended ROS under the node's hands
-        rclpy.logging.get_logger('detector').fatal(str(error).splitlines()[0])
-        return 2
-    try:
-        _spin(node)
-    except ExternalShutdownException:
-        pass
-    finally:
-        _close(node)
-    return 0
-
-
-def _spin(node: DetectorNode) -> None:
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        if node.autostart and node.trigger_configure() == SUCCESS:
-            node.trigger_activate()
-        # What lives now lives long: keep the garbage collector from walking it again and again.
-        gc.collect()
-        gc.freeze()
-        executor.spin()
-    except RuntimeError:
-        if rclpy.ok():  # else a signal ended ROS in the middle of a transition
-            raise
-
-
-def _close(node: DetectorNode) -> None:
-    uninstall_signal_handlers()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    node.close()
-    rclpy.try_shutdown()
+def _do_nothing() -> None:
+    pass

@@ -14,6 +14,7 @@ _WINDOW = 200  # results that percentiles are taken over
 
 # In the order of an image's way through the node.
 COUNTERS = (
+    'lost',  # the middleware lost on the way, as far as it knows
     'received',  # images that arrived
     'unwatched',  # not processed: nobody subscribed
     'dropped',  # replaced by a newer image before their turn
@@ -41,13 +42,14 @@ class Health:
             self._finished_s: deque[float] = deque(maxlen=_WINDOW)
             self._last_image_s: float | None = None
             self._last_trouble: tuple[float, str] | None = None
+            self._failure = ''
             self._decisions: dict[str, str] = {}
             self._doubts: dict[str, str] = {}
 
-    def count(self, what: str) -> None:
-        """Add one to a counter of `COUNTERS`."""
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to a counter of `COUNTERS`."""
         with self._lock:
-            self._counts[what] += 1
+            self._counts[what] += number
             if what == 'received':
                 self._last_image_s = time.monotonic()
 
@@ -56,6 +58,11 @@ class Health:
         with self._lock:
             self._counts[what] += 1
             self._last_trouble = (time.monotonic(), sentence)
+
+    def failed_transition(self, sentence: str) -> None:
+        """Remember why the node could not be configured or activated; empty: it could."""
+        with self._lock:
+            self._failure = sentence
 
     def finished(self, processing_ms: float, latency_ms: float) -> None:
         """Count a published result.
@@ -110,11 +117,13 @@ class Health:
             processing, latency = np.array(self._processing_ms), np.array(self._latency_ms)
             span = self._finished_s[-1] - self._finished_s[0] if len(self._finished_s) > 1 else 0.0
             rate_hz = (len(self._finished_s) - 1) / span if span > 0 else 0.0
-            trouble = self._last_trouble
+            trouble, failure = self._last_trouble, self._failure
             decisions = dict(self._decisions)
             doubts = [sentence for sentence in self._doubts.values() if sentence]
         level, message = DiagnosticStatus.OK, f'{state}, {rate_hz:.1f} images/s'
-        if state != 'active':
+        if state != 'active' and failure:
+            level, message = DiagnosticStatus.ERROR, f'{state}: {failure}'
+        elif state != 'active':
             level, message = DiagnosticStatus.WARN, state
         elif missing:
             level, message = DiagnosticStatus.WARN, '; '.join([missing, *doubts])
@@ -126,6 +135,8 @@ class Health:
             level = DiagnosticStatus.WARN
             message = f'latency {_percentile(latency, 50):.0f} ms, budget {budget_ms:.0f} ms'
         table = {'state': state, **facts, **decisions, 'rate_hz': f'{rate_hz:.2f}'}
+        silent_s = self.seconds_since_image()
+        table['last_image'] = 'none yet' if silent_s is None else f'{silent_s:.1f} s ago'
         table |= {f'images_{name}': str(count) for name, count in counts.items()}
         for name, values in (('processing', processing), ('latency', latency)):
             for q in (50, 95, 99):

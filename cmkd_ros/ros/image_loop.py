@@ -17,10 +17,12 @@ from cmkd_ros.ros.latest import LatestSlot
 from cmkd_ros.ros.outputs import Outputs
 from cmkd_ros.ros.pairing import stamp_ns
 from cmkd_ros.ros.parameters import Parameters
-from cmkd_ros.ros.pipeline import Pipeline
+from cmkd_ros.ros.picture_check import PictureCheck
+from cmkd_ros.ros.pipeline import Pipeline, SeenFrame
 
 POLL_S = 0.1  # a step that finds no image ends after this, so that the worker can do other work
 REPEAT_S = 5.0  # between two equal complaints in the log
+TIME_JUMP_NS = 1_000_000_000  # stamps that go back by more come from a bag that starts over
 
 
 class ImageLoop:
@@ -55,6 +57,8 @@ class ImageLoop:
         self._is_alive = is_alive
         self._logger = logger
         self._slot: LatestSlot[Image | CompressedImage] = LatestSlot()
+        self._pictures = PictureCheck()
+        self._last_stamp_ns = 0
 
     def put(self, message: Image | CompressedImage) -> None:
         """Offer an image; called in the executor's thread, so it does next to nothing."""
@@ -62,9 +66,9 @@ class ImageLoop:
         if self._slot.put(message):
             self._health.count('dropped' if self._outputs.is_watched() else 'unwatched')
 
-    def clear(self) -> None:
-        """Forget the image that waits."""
-        self._slot.clear()
+    def wake(self) -> None:
+        """Let a step that waits for an image end at once."""
+        self._slot.wake()
 
     def step(self) -> None:
         """Process one image, or return after a short wait for one; never raises.
@@ -97,17 +101,32 @@ class ImageLoop:
 
     def _process(self, message: Image | CompressedImage) -> None:
         started = time.perf_counter()
+        self._watch_time(stamp_ns(message.header.stamp))
         parameters = self._parameters()
         if 0 < parameters.max_age_s < self._age_ms(message) / 1e3:
             self._health.count('stale')
             return
         frame = self._pipeline.process(message, parameters)
-        self._outputs.publish_detections(message.header, frame)
+        self._outputs.publish_detections(frame)
         processing_ms = (time.perf_counter() - started) * 1e3
         latency_ms = self._age_ms(message)
         self._health.finished(processing_ms, latency_ms)
         self._outputs.publish_times(processing_ms, latency_ms)
         self._outputs.publish_pictures(message.header, frame)
+        self._check_picture(frame, parameters.health.check_pictures)
+
+    def _check_picture(self, frame: SeenFrame, wanted: bool) -> None:
+        """Tell of a picture without content; its answer was published all the same."""
+        doubt = self._pictures.doubt(frame.image_HW3) if wanted else ''
+        self._health.doubt('picture', doubt)
+        if doubt:
+            self._logger.warning(doubt, throttle_duration_sec=REPEAT_S)
+
+    def _watch_time(self, now_ns: int) -> None:
+        if now_ns < self._last_stamp_ns - TIME_JUMP_NS:
+            back_s = (self._last_stamp_ns - now_ns) / 1e9
+            self._logger.info(f'image stamps went back by {back_s:.1f} s: going on from there')
+        self._last_stamp_ns = now_ns
 
     def _age_ms(self, message: Image | CompressedImage) -> float:
         return (self._now_ns() - stamp_ns(message.header.stamp)) / 1e6

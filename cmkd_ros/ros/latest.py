@@ -14,6 +14,7 @@ class LatestSlot(Generic[T]):
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._item: T | None = None
+        self._woken = False
 
     def put(self, item: T) -> bool:
         """Store `item`.
@@ -30,11 +31,12 @@ class LatestSlot(Generic[T]):
     def take(self, timeout_s: float) -> T | None:
         """Remove and return the item, waiting up to `timeout_s` for one; None when none came."""
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None, timeout_s)
-            item, self._item = self._item, None
+            self._changed.wait_for(lambda: self._item is not None or self._woken, timeout_s)
+            item, self._item, self._woken = self._item, None, False
         return item
 
-    def clear(self) -> None:
-        """Forget the item, if there is one."""
+    def wake(self) -> None:
+        """End the wait of `take`, the present one or the next, as if its time were over."""
         with self._changed:
-            self._item = None
+            self._woken = True
+            self._changed.notify_all()

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the detector node until SIGINT or SIGTERM; see `detector_node.run`."""
+    """Run the detector node until SIGINT or SIGTERM; see `run_node.run`."""
     ros_is_up = threading.Event()
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -23,7 +23,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
-    from cmkd_ros.ros.detector_node import run
+    from cmkd_ros.ros.run_node import run
 
     return run(args, ros_is_up)
 

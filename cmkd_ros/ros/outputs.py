@@ -52,22 +52,29 @@ class Outputs:
         ]
         self._labels.publish(message)
 
-    def publish_detections(self, header: Header, frame: SeenFrame) -> None:
-        """Publish the array, empty ones too; the header is the image's own.
+    def publish_detections(self, frame: SeenFrame) -> None:
+        """Publish the array, empty ones too.
 
         Raises:
             ValueError: a number of the detections is not finite; nothing was published.
         """
-        array = self._pool.fill(header, frame.detections, frame.pose.T_cam_ref)
+        array = self._pool.fill(frame.header, frame.detections, frame.T_header_ref)
         self._detections.publish(array)
 
-    def publish_pictures(self, header: Header, frame: SeenFrame) -> None:
-        """Publish markers and debug image where somebody looks at them."""
+    def publish_pictures(self, image_header: Header, frame: SeenFrame) -> None:
+        """Publish markers and debug image where somebody looks at them.
+
+        Args:
+            image_header: of the image, for the debug image; markers are where the detections are.
+            frame: what was seen.
+        """
         if self._markers.get_subscription_count():
-            pose = frame.pose.T_cam_ref
-            self._markers.publish(detection_markers(header, frame.detections, pose, self._classes))
+            markers = detection_markers(
+                frame.header, frame.detections, frame.T_header_ref, self._classes
+            )
+            self._markers.publish(markers)
         if self._debug_image.get_subscription_count():
-            self._debug_image.publish(debug_image(header, frame))
+            self._debug_image.publish(debug_image(image_header, frame))
 
     def publish_times(self, processing_ms: float, latency_ms: float) -> None:
         """Publish how long the image took inside the node, and since its stamp."""

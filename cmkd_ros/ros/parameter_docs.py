@@ -7,10 +7,11 @@ a test fails when they are out of date.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cmkd_ros.ros.parameters import Declared, declared_parameters
+from cmkd_ros.ros.parameters import Declared, class_threshold, declared_parameters
 
 YAML_HEAD = """\
 # Parameters of the detector node with their defaults. `ros2 param describe /detector NAME` tells
@@ -28,6 +29,7 @@ rule, and changes nothing. `config/detect.yaml` holds them all with their defaul
 | parameter | type | default | rule | live | meaning |
 |---|---|---|---|---|---|
 """
+_LAST_OF_POST = 'post.nms_iou'
 _TYPES = {bool: 'bool', str: 'string', float: 'double', list: 'double array'}
 
 
@@ -46,6 +48,10 @@ def yaml_text() -> str:
             text, 98, initial_indent=f'{indent}# ', subsequent_indent=f'{indent}# '
         )
         lines.append(f'{indent}{leaf}: {_yaml(declared.default)}')
+        if declared.name == _LAST_OF_POST:
+            description = class_threshold('CLASS').info.description
+            for line in textwrap.wrap(f'class_thresholds.CLASS: {description} (live)', 92):
+                lines.append(f'{indent}# {line}')
     return YAML_HEAD + '\n'.join(lines) + '\n'
 
 
@@ -54,9 +60,16 @@ def markdown_text() -> str:
     rows = [
         f'| `{d.name}` | {_TYPES[type(d.default)]} | `{_yaml(d.default)}` | {_rule(d)} | '
         f'{"yes" if d.live else "no"} | {d.info.description} |'
-        for d in declared_parameters()
+        for d in _with_classes()
     ]
     return MARKDOWN_HEAD + '\n'.join(rows) + '\n'
+
+
+def _with_classes() -> Iterator[Declared]:
+    for declared in declared_parameters():
+        yield declared
+        if declared.name == _LAST_OF_POST:
+            yield class_threshold('CLASS')
 
 
 def _rule(declared: Declared) -> str:

@@ -2,26 +2,27 @@
 
 `Parameters` is the truth; the declarations, the descriptors that `ros2 param describe` shows and
 docs/parameters.md are made from it. A change is validated whole, then applied by swapping the
-object, so that the worker always sees a consistent set.
+object, so that the worker always sees a consistent set (`parameter_handler`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
-from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 
 from cmkd_ros.ros.conversions import ENCODINGS
 
+CLASS_THRESHOLDS = 'post.class_thresholds'
+
 
 class _Group(BaseModel):
-    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False)
+    # Strict: the word '0.5' is no number; but an integer is, as YAML's 1 for 1.0.
+    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False, strict=True)
 
 
 def _parameter(default: Any, description: str, live: bool = True, **limits: Any) -> Any:
@@ -47,6 +48,8 @@ class PostParameters(_Group):
         ge=-1.0,
         le=1.0,
     )
+    # Declared when the model is loaded and its classes are known: post.class_thresholds.Car, ...
+    class_thresholds: dict[str, Annotated[float, Field(ge=-1.0, le=1.0)]] = {}
 
 
 class PoseParameters(_Group):
@@ -116,6 +119,9 @@ class HealthParameters(_Group):
     latency_budget_ms: float = _parameter(
         0.0, 'Warn when the median time from stamp to result is above; 0: never.', ge=0.0, le=1e6
     )
+    check_pictures: bool = _parameter(
+        True, 'Warn of black, over-exposed and frozen images. Simulators may repeat images.'
+    )
 
 
 class Parameters(_Group):
@@ -169,6 +175,11 @@ class Parameters(_Group):
         'How long an image waits for the camera_info of its own stamp, as long as images find one.',
         ge=0.0,
         le=60.0,
+    )
+    target_frame: str = _parameter(
+        '',
+        "TF frame to publish boxes and markers in, at the image's stamp; empty: the image's own.",
+        live=False,
     )
     post: PostParameters = PostParameters()
     pose: PoseParameters = PoseParameters()
@@ -224,8 +235,10 @@ class Declared:
         effect = 'live' if self.live else 'takes effect when the node is configured'
         rule = f'one of {", ".join(self.choices)}; ' if self.choices else ''
         descriptor.additional_constraints = rule + effect
-        # A bare true in YAML is a boolean, which these two take as a word.
-        descriptor.dynamic_typing = {'true', 'false'} <= set(self.choices)
+        descriptor.read_only = self.name == 'autostart'  # it is over before anybody could
+        # Types are judged by `Parameters`, which names the parameter and takes YAML's 1 for 1.0
+        # and a bare true for the word.
+        descriptor.dynamic_typing = True
         if self.limits:
             low, high = self.limits
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
@@ -239,9 +252,19 @@ def declared_parameters(
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from declared_parameters(info.annotation, f'{prefix}{name}.')
-        else:
+        elif info.description:
             default = list(info.default) if isinstance(info.default, tuple) else info.default
             yield Declared(prefix + name, default, info)
+
+
+def class_threshold(class_name: str) -> Declared:
+    """The score threshold of one class, a parameter that exists once a model is loaded."""
+    description = (
+        f'Least score of a published {class_name}; negative: that of all classes. A box below it '
+        'does not suppress others.'
+    )
+    info = _parameter(-1.0, description, ge=-1.0, le=1.0)
+    return Declared(f'{CLASS_THRESHOLDS}.{class_name}', -1.0, info)
 
 
 def parse_parameters(values: Mapping[str, Any]) -> Parameters:
@@ -253,10 +276,11 @@ def parse_parameters(values: Mapping[str, Any]) -> Parameters:
     tree: dict[str, Any] = {}
     for name, value in values.items():
         branch = tree
-        *groups, leaf = name.split('.')
+        of_class = name.startswith(f'{CLASS_THRESHOLDS}.')  # a class name may have dots
+        *groups, leaf = name.split('.', 2 if of_class else -1)
         for group in groups:
             branch = branch.setdefault(group, {})
-        branch[leaf] = value
+        branch[leaf] = tuple(value) if isinstance(value, list) else value
     try:
         return Parameters.model_validate(tree)
     except ValidationError as error:
@@ -266,60 +290,3 @@ def parse_parameters(values: Mapping[str, Any]) -> Parameters:
             for fault in error.errors()
         ]
         raise ValueError('; '.join(faults)) from None
-
-
-class ParameterHandler:
-    """Declares the parameters on a node and keeps `current`, the last valid set."""
-
-    def __init__(self, node: Node, may_change_all: Callable[[], bool]) -> None:
-        """Declare and read everything, with the overrides from command line and files.
-
-        Args:
-            node: the node.
-            may_change_all: tells whether parameters that are not live may be changed now.
-
-        Raises:
-            ValueError: an override that does not validate.
-            rclpy.exceptions.InvalidParameterTypeException, InvalidParameterValueException: an
-                override of another type, or out of its range.
-        """
-        self._may_change_all = may_change_all
-        self._declared = {declared.name: declared for declared in declared_parameters()}
-        values = {
-            declared.name: _plain(
-                node.declare_parameter(declared.name, declared.default, declared.descriptor()).value
-            )
-            for declared in self._declared.values()
-        }
-        self._values = values
-        self.current = parse_parameters(values)
-        node.add_on_set_parameters_callback(self._validate)
-        node.add_post_set_parameters_callback(self._apply)
-
-    def _validate(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        ours = {p.name: _plain(p.value) for p in changes if p.name in self._declared}
-        fixed = [name for name in ours if not self._declared[name].live]
-        if fixed and not self._may_change_all():
-            name = fixed[0]
-            return SetParametersResult(
-                successful=False,
-                reason=f'parameter {name} = {ours[name]!r}: takes effect when the node is '
-                f'configured, so deactivate and clean up first; it stays {self._values[name]!r}',
-            )
-        try:
-            parse_parameters(self._values | ours)
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=f'{error}; nothing was changed')
-        return SetParametersResult(successful=True)
-
-    def _apply(self, changes: Sequence[Parameter]) -> None:
-        ours = {p.name: _plain(p.value) for p in changes if p.name in self._declared}
-        if not ours:
-            return
-        self._values = self._values | ours
-        self.current = parse_parameters(self._values)
-
-
-def _plain(value: Any) -> Any:
-    # rclpy hands arrays out as array.array.
-    return value if isinstance(value, bool | int | float | str) else list(value)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from cmkd_ros.geometry import CameraModel, camera_mount_pose
 from cmkd_ros.ros.bag_conventions import convention_of
@@ -45,14 +46,18 @@ class SeenFrame:
     Attributes:
         image_HW3: uint8 RGB, as received.
         camera: calibration of these pixels.
-        pose: of the frame in the message's header.
+        pose: of the frame in the image's header.
         detections: in the reference frame.
+        header: of the results: the image's own, or the same in `target_frame`.
+        T_header_ref: (4, 4), maps the reference frame to the frame of that header.
     """
 
     image_HW3: np.ndarray
     camera: CameraModel
     pose: ReferencePose
     detections: Detections
+    header: Header
+    T_header_ref: np.ndarray
 
 
 class Pipeline:
@@ -101,9 +106,13 @@ class Pipeline:
         if pose.source != self._pose_source:
             self._pose_source = pose.source
             self._decided('camera pose', pose.source, '')
+        result_header, T_header_ref = self._result_frame(header, pose, parameters.target_frame)
         self._detector.post = self.post(parameters)
-        T_network_ref = rectified_pose(camera, pose.T_cam_ref)
-        return SeenFrame(image_HW3, camera, pose, self._detector(image_HW3, camera, T_network_ref))
+        self._detector.class_thresholds = {
+            name: least for name, least in parameters.post.class_thresholds.items() if least >= 0
+        }
+        found = self._detector(image_HW3, camera, rectified_pose(camera, pose.T_cam_ref))
+        return SeenFrame(image_HW3, camera, pose, found, result_header, T_header_ref)
 
     def post(self, parameters: Parameters) -> PostSpec:
         """The model's own post-processing with the thresholds that the parameters give."""
@@ -127,6 +136,14 @@ class Pipeline:
                 camera = camera_from_info(info, *choices)
         black_HW3 = np.zeros((camera.height, camera.width, 3), np.uint8)
         self._detector(black_HW3, camera, camera_mount_pose(1.65))
+
+    def _result_frame(
+        self, header: Header, pose: ReferencePose, target_frame: str
+    ) -> tuple[Header, np.ndarray]:
+        if target_frame in ('', header.frame_id):
+            return header, pose.T_cam_ref
+        T_target_cam = self._poses.between(target_frame, header.frame_id, stamp_ns(header.stamp))
+        return Header(stamp=header.stamp, frame_id=target_frame), T_target_cam @ pose.T_cam_ref
 
     def _camera_for(self, frame_id: str, stamp: object, parameters: Parameters) -> CameraModel:
         info = self._infos.find(frame_id, stamp, parameters.camera_info_wait_s)

@@ -117,15 +117,23 @@ class PoseChooser:
                 raise
             return ReferencePose(mount.T_cam_ref, f'{mount.source} (no TF: {error})')
 
-    def _from_tf(self, parameters: PoseParameters, frame_id: str, stamp_ns: int) -> ReferencePose:
+    def between(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
+        """Return T_target_source (4, 4) from TF.
+
+        Raises:
+            LookupError: TF does not (yet) connect the two; one sentence why.
+        """
         if self._transforms is None:
             raise LookupError('the package tf2_msgs is not installed')
+        return self._transforms.lookup(target, source, stamp_ns)
+
+    def _from_tf(self, parameters: PoseParameters, frame_id: str, stamp_ns: int) -> ReferencePose:
         if parameters.reference_frame:
             frame = parameters.reference_frame
-            T_cam_ref = self._transforms.lookup(frame_id, frame, stamp_ns)
+            T_cam_ref = self.between(frame_id, frame, stamp_ns)
         else:
             frame = parameters.base_frame
-            T_base_cam = self._transforms.lookup(frame, frame_id, stamp_ns)
+            T_base_cam = self.between(frame, frame_id, stamp_ns)
             T_cam_ref = base_pose(T_base_cam, parameters, self._reference_height_m)
         return ReferencePose(T_cam_ref, f"TF between '{frame}' and '{frame_id}'")
 

@@ -1,8 +1,25 @@
-"""Quality of service by name."""
+"""Quality of service by name, and what a parameter file may override of it."""
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from cmkd_ros.ros.parameter_handler import overridden
+
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 
 
 def input_qos(name: str, depth: int) -> QoSProfile:
@@ -20,6 +37,21 @@ def input_qos(name: str, depth: int) -> QoSProfile:
         reliability=ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.VOLATILE,
     )
+
+
+def overriding_options(node: Node, topic: str) -> QoSOverridingOptions | None:
+    """ROS's own parameters `qos_overrides.<topic>.subscription.<policy>`, as far as they are given.
+
+    Only those: a declared override can never be changed again, so that another value of the node's
+    parameter `qos` would find it in its way at the next configure.
+    """
+    given = set(overridden(node))
+    kinds = [
+        kind
+        for kind in _OVERRIDABLE
+        if f'qos_overrides.{topic}.subscription.{kind.name.lower()}' in given
+    ]
+    return QoSOverridingOptions(kinds) if kinds else None
 
 
 LATCHED_QOS = QoSProfile(

@@ -90,6 +90,7 @@ class Bench:
         self.arrays: list[Detection3DArray] = []
         self.diagnostics: list[DiagnosticArray] = []
         self.subscription = None
+        self._clients: dict = {}
         self.peer.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
         self._threads = []
         for node in (self.node, self.peer):
@@ -116,11 +117,11 @@ class Bench:
         return bool(self.images.get_subscription_count() and self.infos.get_subscription_count())
 
     def call(self, kind, name: str, request, timeout_s: float = 30.0):
-        client = self.peer.create_client(kind, f'detector/{name}')
-        assert client.wait_for_service(timeout_s), name
-        future = client.call_async(request)
+        if name not in self._clients:
+            self._clients[name] = self.peer.create_client(kind, f'detector/{name}')
+        assert self._clients[name].wait_for_service(timeout_s), name
+        future = self._clients[name].call_async(request)
         self.wait(future.done, timeout_s)
-        self.peer.destroy_client(client)
         return future.result()
 
     def change_state(self, transition: str) -> bool:
@@ -155,11 +156,33 @@ class Bench:
     def answers(self, stamp) -> list:
         return [array for array in list(self.arrays) if array.header.stamp == stamp]
 
+    def ask(self, messages, image, **info):
+        """Send one image with its camera_info and return the one answer."""
+        stamp = image.header.stamp
+        self.infos.publish(messages.info(stamp.sec * 10**9 + stamp.nanosec, **info))
+        self.images.publish(image)
+        self.wait(lambda: self.answers(stamp))
+        (answer,) = self.answers(stamp)
+        return answer
+
+    def status_with(self, condition):
+        """The first diagnostic status of the node from now on that meets a condition."""
+        name = f'{self.node.get_fully_qualified_name()}: detections'
+        start = len(self.diagnostics)
+
+        def found():
+            statuses = [message.status[0] for message in self.diagnostics[start:]]
+            return next((s for s in statuses if s.name == name and condition(s)), None)
+
+        self.wait(found)
+        return found()
+
     def close(self) -> None:
         self.node.close()
         self.context.try_shutdown()
         for thread in self._threads:
             thread.join(5.0)
+        self.peer.destroy_node()
 
 
 @pytest.fixture(scope='module')
@@ -167,14 +190,44 @@ def make_bench():
     """Function from parameters to a running `Bench`; all are closed after the module."""
     benches = []
 
-    def make(**parameters) -> Bench:
+    def make(namespace='', **parameters) -> Bench:
         given = {name.replace('__', '.'): value for name, value in parameters.items()}
-        benches.append(Bench(f'/bench_{len(benches)}', given))
+        benches.append(Bench(namespace or f'/bench_{len(benches)}', given))
         return benches[-1]
 
     yield make
     for bench in benches:
         bench.close()
+
+
+@pytest.fixture(scope='module')
+def make_active(make_bench, small_model):
+    """Function from parameters to an active node that somebody listens to."""
+
+    def make(**parameters) -> Bench:
+        given = {'model__path': str(small_model), 'device': 'cpu', 'pose__source': 'mount'}
+        bench = make_bench(**given | parameters)
+        assert bench.change_state('configure')
+        assert bench.change_state('activate')
+        bench.subscribe()
+        bench.wait(bench.connected)
+        return bench
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def active(make_active):
+    """An active node that somebody listens to."""
+    return make_active()
+
+
+@pytest.fixture(scope='session')
+def detector(small_model):
+    """The model of `active`, without a node."""
+    from cmkd_ros import Detector
+
+    return Detector.from_file(small_model)
 
 
 @pytest.fixture(scope='session')

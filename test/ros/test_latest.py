@@ -45,8 +45,15 @@ def test_a_slow_consumer_sees_only_newer_items():
     assert len(seen) + replaced == 1000
 
 
-def test_clear_forgets():
+def test_a_wait_may_be_ended_from_outside_once():
     slot = LatestSlot()
-    slot.put(1)
-    slot.clear()
-    assert slot.take(0.0) is None
+    started = time.monotonic()
+    threading.Timer(0.05, slot.wake).start()
+    assert slot.take(5.0) is None
+    slot.wake()
+    assert slot.take(5.0) is None
+    assert time.monotonic() - started < 4.0
+    assert slot.take(0.05) is None
+    slot.put('item')
+    slot.wake()
+    assert slot.take(0.0) == 'item'

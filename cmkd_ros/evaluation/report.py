@@ -63,21 +63,31 @@ def evaluate_folders(
     return report.with_extra(extra)
 
 
-def print_table(report: KittiReport, recall: int = 40, console: Console | None = None) -> None:
+def print_table(
+    report: KittiReport,
+    recall: int = 40,
+    console: Console | None = None,
+    earlier: KittiReport | None = None,
+) -> None:
     """Print APs, distance ranges and box errors as tables.
 
     Args:
         report: the numbers.
         recall: 40 (official since 2019) or 11 recall positions.
         console: where to print; standard output by default.
+        earlier: of the same labels: a second table shows the change of each AP.
 
     Raises:
-        ValueError: another recall.
+        ValueError: another recall, or the earlier report is of other labels.
     """
+    if earlier is not None:
+        _check_comparable(report, earlier)
     if recall not in (40, 11):
         raise ValueError(f'recall: expected 40 or 11, found {recall}')
     console = console or Console()
     console.print(_ap_table(report, recall))
+    if earlier is not None:
+        console.print(_ap_table(report, recall, earlier))
     if report.ap_by_distance:
         console.print(_distance_table(report, recall))
     if report.errors:
@@ -162,8 +172,21 @@ def _table(title: str) -> Table:
     )
 
 
-def _ap_table(report: KittiReport, recall: int) -> Table:
-    table = _table(f'KITTI AP R{recall} in percent, {report.frames} frames')
+def _check_comparable(report: KittiReport, earlier: KittiReport) -> None:
+    for name, found, before in (
+        ('frames', report.frames, earlier.frames),
+        ('n_gt', report.n_gt, earlier.n_gt),
+    ):
+        if found != before:
+            raise ValueError(
+                f'{name}: expected {found} in the earlier report too, found {before}; APs of '
+                'different labels cannot be compared'
+            )
+
+
+def _ap_table(report: KittiReport, recall: int, earlier: KittiReport | None = None) -> Table:
+    title = f'KITTI AP R{recall} in percent, {report.frames} frames'
+    table = _table(title if earlier is None else f'Change of AP R{recall}, in points')
     for column in ('class', 'metric', 'overlap'):
         table.add_column(column, no_wrap=True)
     for difficulty in DIFFICULTIES:
@@ -180,6 +203,12 @@ def _ap_table(report: KittiReport, recall: int) -> Table:
                     continue
                 seen.add((metric, limit))
                 numbers = [f'{value:.2f}' for value in averages[f'R{recall}']]
+                if earlier is not None:
+                    before = earlier.ap[level][name][metric]
+                    if before is None:  # orientation was not evaluated then
+                        continue
+                    changes = zip(averages[f'R{recall}'], before[f'R{recall}'], strict=True)
+                    numbers = [f'{now - old:+.2f}' for now, old in changes]
                 table.add_row('', METRIC_TITLES[metric], f'{limit} {level}', *numbers)
         table.add_section()
     return table

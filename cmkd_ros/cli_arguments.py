@@ -1,0 +1,156 @@
+"""The arguments of every command of `cmkd`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cmkd_ros.official_kind import STUDENT_CONFIGS, TEACHER_CONFIGS
+
+Add = Callable[[str, str], argparse.ArgumentParser]
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; wrong arguments end the process with code 2 and a message on stderr.
+
+    Args:
+        arguments: without the program's name; None takes the process's.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    overrides = getattr(options, 'overrides', None)
+    if rest and overrides is not None and all('=' in word and word[0] != '-' for word in rest):
+        overrides.extend(rest)  # key=value behind an option, which argparse does not see
+    elif rest:
+        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='cmkd', description='3D detection with one camera, learned from LiDAR (CMKD).'
+    )
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    def add(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help)
+
+    _add_runtime_commands(add)
+    _add_training_commands(add)
+    _add_evaluation_commands(add)
+    return parser
+
+
+def _add_runtime_commands(add: Add) -> None:
+    demo = add('demo', 'synthetic drive -> teacher -> student -> bag -> node -> pictures')
+    demo.add_argument('--out', type=Path, default=Path('demo_output'), help='default: %(default)s')
+    demo.add_argument('--kitti', type=Path, help='a KITTI folder instead of the synthetic drive')
+    demo.add_argument('--quick', action='store_true', help='a minute of training: shows the wires')
+
+    info = add('info', 'what a bundle or an official checkpoint is')
+    info.add_argument('file', type=Path)
+
+    official = add('import-official', 'official CMKD checkpoint -> bundle')
+    official.add_argument('checkpoint', type=Path, metavar='CKPT', help='official *.pth')
+    official.add_argument('--config', required=True, choices=(*STUDENT_CONFIGS, *TEACHER_CONFIGS))
+    official.add_argument('--out', type=Path, required=True, help='bundle to write (*.cmkd)')
+
+    detect = add('detect', 'one picture -> boxes')
+    detect.add_argument('--model', type=Path, required=True, help='student bundle (*.cmkd)')
+    detect.add_argument('--image', type=Path, required=True)
+    detect.add_argument('--calib', type=Path, required=True, help='KITTI calibration file')
+    detect.add_argument('--out', type=Path, help='folder for an overlay and a BEV picture')
+    detect.add_argument('--json', type=Path, help='write the boxes there')
+    detect.add_argument('--score', type=float, help="score threshold; default: the bundle's")
+    _add_device(detect)
+
+    synth = add('synth', 'a synthetic drive in KITTI layout')
+    synth.add_argument('--out', type=Path, required=True)
+    synth.add_argument('--frames', type=int, required=True)
+    synth.add_argument('--seed', type=int, default=0)
+    synth.add_argument('--width', type=int, default=1242)
+    synth.add_argument('--height', type=int, default=375)
+    synth.add_argument('--frames-per-drive', type=int, default=20, help='default: %(default)s')
+    synth.add_argument('--rig', type=Path, help='YAML file with focal length and sensor heights')
+    synth.add_argument('--density', type=float, default=1.0, help='amount of traffic; default: 1')
+    synth.add_argument('--workers', type=int, default=2, help='processes; default: %(default)s')
+
+
+def _add_training_commands(add: Add) -> None:
+    prepare = add('prepare-kitti', 'check a KITTI tree and write its index')
+    prepare.add_argument('root', type=Path, help='folder of training/, testing/, ImageSets/')
+    prepare.add_argument(
+        '--list', type=Path, action='append', default=[], metavar='FILE',
+        help='frame list beside those of ROOT/ImageSets; may be given again',
+    )  # fmt: skip
+    prepare.add_argument(
+        '--mapping', type=Path, metavar='DIR',
+        help="folder of KITTI's train_mapping.txt and train_rand.txt, if not below ROOT",
+    )  # fmt: skip
+    prepare.add_argument('--index', type=Path, help='default: ROOT/cmkd_index.safetensors')
+    prepare.add_argument('--workers', type=int, help='threads; default: one a processor')
+
+    for name, text in (
+        ('train-teacher', 'train a LiDAR teacher on labelled frames'),
+        ('distill', 'distil a teacher into a camera student'),
+    ):
+        command = add(name, text)
+        command.add_argument('recipe', help='a YAML file, or the name of a recipe of the package')
+        command.add_argument('overrides', nargs='*', metavar='key=value', help='recipe overrides')
+        command.add_argument('--out', type=Path, required=True, help='folder of the run')
+        command.add_argument('--resume', action='store_true', help='go on with the run in --out')
+        _add_allow_leak(command)
+
+
+def _add_evaluation_commands(add: Add) -> None:
+    evaluate = add('evaluate', 'network -> KITTI results -> AP')
+    evaluate.add_argument('--model', type=Path, required=True, help='student or teacher bundle')
+    evaluate.add_argument('--data', type=Path, required=True, help='KITTI folder')
+    evaluate.add_argument('--split', type=Path, help='frame list; default: every image')
+    evaluate.add_argument('--precision', default='fp32')
+    evaluate.add_argument('--out', type=Path, help='folder for results and pictures')
+    evaluate.add_argument(
+        '--pictures', type=int, default=4, metavar='N',
+        help='draw the N best, N worst and N random frames into --out; default: %(default)s',
+    )  # fmt: skip
+    _add_allow_leak(evaluate)
+    _add_device(evaluate)
+
+    eval_kitti = add('eval-kitti', 'KITTI AP of result files')
+    eval_kitti.add_argument('--labels', type=Path, required=True)
+    eval_kitti.add_argument('--results', type=Path, required=True)
+    eval_kitti.add_argument('--frames', type=Path, help='frame list; default: every result file')
+    eval_kitti.add_argument('--plots', type=Path, help='folder for precision-recall pictures')
+
+    make_bag = add('make-bag', 'KITTI layout -> rosbag2')
+    make_bag.add_argument('kitti', type=Path)
+    make_bag.add_argument('--out', type=Path, required=True)
+    make_bag.add_argument('--frames', type=Path, help='frame list; default: every image')
+
+    eval_bag = add('eval-bag', 'bag -> node -> AP, latency, drops')
+    eval_bag.add_argument('--model', type=Path, required=True)
+    eval_bag.add_argument('--bag', type=Path, required=True)
+    eval_bag.add_argument('--labels', type=Path, required=True)
+    eval_bag.add_argument('--out', type=Path, help='folder for results and the detection bag')
+    _add_device(eval_bag)
+
+    for command in (evaluate, eval_kitti, eval_bag):
+        command.add_argument('--recall', type=int, choices=(40, 11), default=40)
+        command.add_argument('--json', type=Path, help='write every number there')
+        command.add_argument(
+            '--compare', type=Path, metavar='FILE',
+            help='JSON of an earlier evaluation of the same frames: show the differences',
+        )  # fmt: skip
+
+
+def _add_allow_leak(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        '--allow-leak',
+        action='store_true',
+        help='evaluation frames that were learned from: go on, and record it',
+    )
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:N')

@@ -12,10 +12,10 @@ import torch
 from cmkd_ros.checkpoint import Bundle, load_bundle
 from cmkd_ros.geometry import Boxes3D, CameraModel, Rectifier, resize_with_camera
 from cmkd_ros.model.post import find_boxes
+from cmkd_ros.model.precision import for_inference
 from cmkd_ros.model.spec import PostSpec
 from cmkd_ros.model.student import Student
 
-PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 FX_TOLERANCE = 0.05  # a focal length this near to the training camera's is left as it is
 FX_WORKING_RANGE = (0.4, 2.5)  # beyond, the rescaled image has lost or invented too much
 
@@ -59,7 +59,9 @@ class Detector:
             train_fx_px: focal length of the training camera; images of another one are rescaled
                 to it. 0 switches the rescaling off.
             device: 'cpu', 'cuda', 'cuda:1', ... or 'auto'.
-            precision: 'fp32', 'bf16', 'fp16' (CUDA only) or 'auto'.
+            precision: 'fp32', 'bf16', 'fp16' (CUDA only) or 'auto'; what runs, after checks of
+                this machine, is `detector.precision`. On a CPU the network is a fast form of the
+                student's present weights, which later changes of these do not reach.
 
         Raises:
             ValueError: unknown precision, no CUDA device, or a network without head.
@@ -67,10 +69,11 @@ class Detector:
         head = network.head
         if head is None:
             raise ValueError('a stage-1 student has no head and cannot detect; distil stage 2')
+        self._head = head  # decodes; both forms of a network have the same anchors and thresholds
         self.device = _pick_device(device)
-        self.precision = _pick_precision(precision, self.device)
-        self.network = network.to(self.device).eval()
-        self._head = head
+        self.network, self.precision = for_inference(
+            network.to(self.device).eval(), self.device, precision
+        )
         self.class_names = class_names
         self.post = post
         # Score thresholds by class name, where one differs from `post.score_threshold`.
@@ -140,7 +143,8 @@ class Detector:
         ref_to_cam_144 = self._matrix(T_cam_ref)
         with self._autocast():
             output = self.network(image_13HW, cam_to_img_134, ref_to_cam_144)
-        found = find_boxes(self._head, output.head, self.post, self._score_thresholds())[0]
+        thresholds = self._score_thresholds()
+        found = find_boxes(self._head, output.head, self.post, thresholds)[0]
         return Detections(
             boxes=Boxes3D(found.boxes_K7.double().cpu().numpy()),
             scores_N=found.scores_K.double().cpu().numpy(),
@@ -185,7 +189,7 @@ class Detector:
         return torch.tensor(np.asarray(matrix, np.float32), device=self.device)[None]
 
     def _autocast(self) -> torch.autocast:
-        reduced = self.precision != 'fp32'
+        reduced = self.precision != 'fp32' and self.device.type != 'cpu'
         dtype = torch.float16 if self.precision == 'fp16' else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=reduced)
 
@@ -215,13 +219,3 @@ def _pick_device(device: str) -> torch.device:
     if picked.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f"device '{device}': this torch ({torch.__version__}) sees no CUDA GPU")
     return picked
-
-
-def _pick_precision(precision: str, device: torch.device) -> str:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
-    if precision == 'auto':
-        return 'bf16' if device.type == 'cuda' else 'fp32'
-    if precision == 'fp16' and device.type == 'cpu':
-        raise ValueError('precision fp16 needs a CUDA device; on a CPU use fp32 or bf16')
-    return precision

@@ -138,7 +138,9 @@ class Parameters(_Group):
         pattern=r'^(auto|cpu|cuda(:\d+)?)$',
     )
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = _parameter(
-        'auto', 'Arithmetic of the network; auto: bf16 on CUDA, fp32 on the CPU.', live=False
+        'auto',
+        'Arithmetic of the network; auto: bf16 where the device has it, else fp32.',
+        live=False,
     )
     image_transport: Literal['raw', 'compressed'] = _parameter(
         'raw',

@@ -227,7 +227,7 @@ def detector(small_model):
     """The model of `active`, without a node."""
     from cmkd_ros import Detector
 
-    return Detector.from_file(small_model)
+    return Detector.from_file(small_model, precision='auto')
 
 
 @pytest.fixture(scope='session')

@@ -138,7 +138,7 @@ CAMERAS = {
 
 @pytest.fixture(scope='module')
 def detector(small_model):
-    return Detector.from_file(small_model)
+    return Detector.from_file(small_model, precision='auto')
 
 
 def error_m(detector, camera: Camera, info: CameraInfo | None = None) -> np.ndarray:

@@ -193,7 +193,7 @@ def test_the_boxes_are_those_of_the_direct_run(
     assert bench.change_state('activate')
     bench.subscribe()
     bench.wait(bench.connected)
-    detector = Detector.from_file(small_model)
+    detector = Detector.from_file(small_model, precision='auto')
     total = 0
     for frame, answer in zip(FRAMES, played(bench, path), strict=True):
         rgb_HW3 = np.ascontiguousarray(bag.pixels(frame)[..., ::-1])

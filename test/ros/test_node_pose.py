@@ -106,7 +106,7 @@ def test_boxes_are_published_in_the_frame_that_is_asked_for(
     T_garage_ref = np.eye(4)
     T_garage_ref[0, 3] = 100.0
     found = detections_from_message(array, T_garage_ref @ camera_mount_pose(1.65))
-    expected = Detector.from_file(small_model)(
+    expected = Detector.from_file(small_model, precision='auto')(
         picture(3), camera_from_info(messages.info()), camera_mount_pose(1.65)
     )
     np.testing.assert_allclose(

@@ -66,7 +66,8 @@ def image_to_rgb(message: Image, assume_encoding: str = '') -> np.ndarray:
     """Read the pixels of an image message.
 
     Args:
-        message: any encoding of `ENCODINGS`, rows padded or not, either byte order.
+        message: any encoding of `ENCODINGS`, rows padded or not, either byte order; of others
+            those that cv_bridge knows, where it is installed.
         assume_encoding: taken instead of the encoding that the message claims, unless empty.
 
     Returns:
@@ -79,9 +80,7 @@ def image_to_rgb(message: Image, assume_encoding: str = '') -> np.ndarray:
     name = assume_encoding or message.encoding
     encoding = ENCODINGS.get(name)
     if encoding is None:
-        raise ValueError(
-            f"image encoding '{name}' is not supported; supported: {', '.join(ENCODINGS)}"
-        )
+        return _by_cv_bridge(message, name)
     height, width, step = message.height, message.width, message.step
     if height < 1 or width < 1:
         raise ValueError(f'image is empty: {width}x{height} pixels')
@@ -107,6 +106,25 @@ def image_to_rgb(message: Image, assume_encoding: str = '') -> np.ndarray:
     if encoding.channels > 1:
         shape, strides = (*shape, encoding.channels), (step, encoding.channels, 1)
     return encoding.to_rgb(np.ndarray(shape, item, message.data, strides=strides))
+
+
+def _by_cv_bridge(message: Image, name: str) -> np.ndarray:
+    """Rarer encodings, by the package that every ROS installation has or can have.
+
+    It is not used for the common ones: it copies them all, refuses 8UC3 and lacks some of YUV.
+    """
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except (ImportError, AttributeError) as error:  # the latter from a build for another numpy
+        raise ValueError(
+            f"image encoding '{name}' is not supported; supported: {', '.join(ENCODINGS)}, and "
+            f'what the package cv_bridge knows, which cannot be used here ({error})'
+        ) from None
+    message.encoding = name
+    try:
+        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'))
+    except (CvBridgeError, ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(f"image encoding '{name}': cv_bridge cannot convert it: {error}") from None
 
 
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:

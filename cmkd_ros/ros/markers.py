@@ -21,6 +21,7 @@ _LINES = np.array(
         *([0, 4], [1, 5], [2, 6], [3, 7], [0, 7], [3, 4]),
     ]
 ).reshape(-1)
+ARROW_M = 1.0  # by which the heading arrow leaves the box
 _PALETTE = (
     (0.1, 0.8, 0.2),
     (0.95, 0.3, 0.2),
@@ -58,10 +59,9 @@ def detection_markers(
     boxes = Marker(header=header, ns='boxes', type=Marker.LINE_LIST, action=Marker.ADD)
     boxes.pose.orientation.w = 1.0
     boxes.scale.x = 0.05
-    boxes.points = [
-        Point(x=x, y=y, z=z) for x, y, z in corners_N83[:, _LINES].reshape(-1, 3).tolist()
-    ]
-    boxes.colors = [colour for colour in colours for _ in _LINES]
+    lines_NK3 = np.concatenate([corners_N83[:, _LINES], _arrows_N63(corners_N83)], axis=1)
+    boxes.points = [Point(x=x, y=y, z=z) for x, y, z in lines_NK3.reshape(-1, 3).tolist()]
+    boxes.colors = [colour for colour in colours for _ in range(lines_NK3.shape[1])]
     tops_N3 = corners_N83[:, 4:].mean(axis=1).tolist()
     captions = zip(detections.class_names, detections.scores_N.tolist(), strict=True)
     texts = [
@@ -69,6 +69,16 @@ def detection_markers(
         for i, (name, score) in enumerate(captions)
     ]
     return MarkerArray(markers=[clear, boxes, *texts])
+
+
+def _arrows_N63(corners_N83: np.ndarray) -> np.ndarray:
+    """Pairs of points: from the middle of the floor to before the front, and two barbs."""
+    front, back = corners_N83[:, [0, 3]].mean(axis=1), corners_N83[:, [1, 2]].mean(axis=1)
+    ahead = front - back
+    tip = front + ahead * (ARROW_M / np.maximum(np.linalg.norm(ahead, axis=1), 1e-6))[:, None]
+    left, right = corners_N83[:, 0], corners_N83[:, 3]
+    barbs = [front + (corner - front) * 0.5 for corner in (left, right)]
+    return np.stack([(front + back) / 2, tip, tip, barbs[0], tip, barbs[1]], axis=1)
 
 
 def _caption(

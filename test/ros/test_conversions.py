@@ -105,8 +105,8 @@ def image(**changes) -> Image:
 @pytest.mark.parametrize(
     ('message', 'words'),
     [
-        (image(encoding='32FC1'), "encoding '32FC1' is not supported; supported: rgb8, bgr8"),
-        (image(encoding=''), "encoding '' is not supported"),
+        (image(encoding='jpeg'), "encoding 'jpeg'(: cv_bridge| is not supported; supported: rgb8)"),
+        (image(encoding=''), "encoding ''(: cv_bridge| is not supported)"),
         (image(data=bytes(47)), r'holds 47 bytes, expected height \* step = 4 \* 12 = 48'),
         (image(data=b''), 'holds 0 bytes'),
         (image(step=11), 'step is 11 bytes, but a row of 4 pixels rgb8 has 12'),
@@ -122,6 +122,26 @@ def test_wrong_images_are_refused_in_one_sentence(message, words):
     with pytest.raises(ValueError, match=words) as caught:
         image_to_rgb(message)
     assert '\n' not in str(caught.value)
+
+
+def has_cv_bridge() -> bool:
+    try:
+        import cv_bridge  # noqa: F401
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.skipif(has_cv_bridge(), reason='cv_bridge is installed, so that it is not missed')
+def test_an_encoding_for_cv_bridge_names_the_package_where_it_is_missing():
+    with pytest.raises(ValueError, match="'bgr16' is not .* package cv_bridge knows.*No mod"):
+        image_to_rgb(image(encoding='bgr16'))
+
+
+@pytest.mark.skipif(not has_cv_bridge(), reason='needs cv_bridge, which only ROS brings')
+def test_rarer_encodings_go_through_cv_bridge(messages):
+    wide = RGB[..., ::-1].astype(np.uint16) * 256
+    np.testing.assert_allclose(image_to_rgb(messages.image(wide, encoding='bgr16')), RGB, atol=1)
 
 
 def compressed(suffix: str) -> bytes:

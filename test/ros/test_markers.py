@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (env/ builds it)')
@@ -10,9 +11,15 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from cmkd_ros.detector import Detections
-from cmkd_ros.geometry import Boxes3D, CameraModel, camera_mount_pose, transform_points
+from cmkd_ros.geometry import (
+    Boxes3D,
+    CameraModel,
+    camera_mount_pose,
+    invert_se3,
+    transform_points,
+)
 from cmkd_ros.ros.conversions import image_to_rgb
-from cmkd_ros.ros.markers import detection_markers
+from cmkd_ros.ros.markers import ARROW_M, detection_markers
 from cmkd_ros.ros.overlay import debug_image
 from cmkd_ros.ros.pipeline import SeenFrame
 from cmkd_ros.ros.pose import ReferencePose
@@ -39,17 +46,39 @@ def test_the_picture_before_is_wiped_first_even_when_nothing_is_seen():
 def test_lines_join_the_corners_of_the_boxes():
     _, boxes, *_ = detection_markers(HEADER, SEEN, T_CAM_REF, CLASSES).markers
     assert boxes.type == Marker.LINE_LIST
-    assert len(boxes.points) == len(boxes.colors) == 2 * 2 * 14
+    assert len(boxes.points) == len(boxes.colors) == 2 * 2 * (14 + 3)
     points = np.array([[p.x, p.y, p.z] for p in boxes.points]).reshape(2, -1, 3)
     corners = transform_points(T_CAM_REF, SEEN.boxes.corners_N83())
-    for drawn, own in zip(points, corners, strict=True):
+    for drawn, own in zip(points[:, :28], corners, strict=True):
         distance = np.linalg.norm(drawn[:, None] - own[None], axis=2)
         assert distance.min(axis=1).max() < 1e-12
         assert set(distance.argmin(axis=1)) == set(range(8))
     # The cross on the front: both its lines lie on the face along the heading.
     front = corners[0][[0, 3, 4, 7]]
-    cross = points[0][-4:]
+    cross = points[0][24:28]
     assert np.linalg.norm(cross[:, None] - front[None], axis=2).min(axis=1).max() < 1e-12
+
+
+def test_an_arrow_leaves_the_box_along_its_heading():
+    _, boxes, *_ = detection_markers(HEADER, SEEN, T_CAM_REF, CLASSES).markers
+    points = np.array([[p.x, p.y, p.z] for p in boxes.points]).reshape(2, -1, 3)
+    points_ref = transform_points(invert_se3(T_CAM_REF), points.reshape(-1, 3)).reshape(2, -1, 3)
+    for lines, box in zip(points_ref, SEEN.boxes.array_N7, strict=True):
+        x, y, z, length, _, height, yaw = box
+        start, tip = lines[28], lines[29]
+        np.testing.assert_allclose(start, [x, y, z - height / 2], atol=1e-9)
+        along = (length / 2 + ARROW_M) * np.array([np.cos(yaw), np.sin(yaw), 0.0])
+        np.testing.assert_allclose(tip - start, along, atol=1e-9)
+        np.testing.assert_allclose(lines[[30, 32]], [tip, tip], atol=1e-9)
+
+
+def test_the_colour_file_of_the_rviz_plugins_has_the_colours_of_the_markers(project_root):
+    colours = yaml.safe_load((project_root / 'config/class_colours.yaml').read_text())
+    seen = Detections(Boxes3D(np.tile(SEEN.boxes.array_N7[:1], (3, 1))), np.ones(3), CLASSES)
+    texts = detection_markers(HEADER, seen, T_CAM_REF, CLASSES).markers[2:]
+    for name, text in zip(CLASSES, texts, strict=True):
+        drawn = [round(255 * value) for value in (text.color.r, text.color.g, text.color.b)]
+        assert [colours[name][c] for c in 'rgb'] == drawn
 
 
 def test_captions_name_class_and_score():

@@ -1,6 +1,5 @@
 """The node as the process that a launch file starts: arguments, signals, exit codes."""
 
-import ast
 import re
 import signal
 import subprocess
@@ -14,7 +13,6 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (env/ builds it)')
 
 from cmkd_ros.ros.node_process import NodeProcess, detector_process, write_parameters
-from cmkd_ros.ros.parameters import declared_parameters
 
 MODULE = [sys.executable, '-m', 'cmkd_ros.ros.node']
 
@@ -104,26 +102,3 @@ def test_a_node_without_a_model_lives_on_and_says_so(tmp_path):
         assert process.exit_code() is None
         assert 'no such model file' in process.complaint()
         assert process.stop() == 0
-
-
-def test_the_launch_file_sets_parameters_that_exist(project_root):
-    """Read, not run, so that it is checked where launch is not installed too."""
-    tables = {}
-    for node in ast.parse((project_root / 'launch/detect.launch.py').read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id in ('PARAMETERS', 'ARGUMENTS'):
-            tables[node.targets[0].id] = ast.literal_eval(node.value)
-    assert set(tables['PARAMETERS'].values()) <= {d.name for d in declared_parameters()}
-    assert set(tables['PARAMETERS']) <= set(tables['ARGUMENTS'])
-    assert all(len(text) > 10 for text in tables['ARGUMENTS'].values())
-
-
-def test_launch_file_declares_described_arguments(project_root):
-    pytest.importorskip('launch_ros', reason='needs launch and launch_ros, which only ROS brings')
-    from launch.launch_description_sources import get_launch_description_from_python_launch_file
-
-    description = get_launch_description_from_python_launch_file(
-        str(project_root / 'launch/detect.launch.py')
-    )
-    arguments = {argument.name: argument for argument in description.get_launch_arguments()}
-    assert {'model', 'image', 'camera_info', 'device', 'params_file'} <= set(arguments)
-    assert all(argument.description for argument in arguments.values())

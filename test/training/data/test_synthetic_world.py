@@ -1,5 +1,7 @@
 """Shapes, roads, traffic, noise, light and beams of the synthetic world."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
@@ -251,3 +253,50 @@ def test_near_things_hide_far_ones_whether_fixed_or_moving() -> None:
 
     assert seen(10.0, 20.0) == 0
     assert seen(20.0, 10.0) == 1
+
+
+def test_hills_bend_gently_and_the_slope_is_the_rise() -> None:
+    profile = Profile.random(generator(3), 800, -24.0, 0.5)
+    s = np.arange(0.0, 300.0, 0.5)
+    heights = profile.height(s, 0.0)
+    assert heights[0] == pytest.approx(0.0, abs=1e-9) and np.ptp(heights) > 0.1
+    slopes = np.array([profile.slopes(float(x), 0.0) for x in s])
+    assert np.diff(heights) / 0.5 == pytest.approx(slopes[:-1, 0], abs=2e-3)
+    assert np.abs(slopes[:, 0]).max() <= 0.08 and np.abs(slopes[:, 1]).max() <= 0.03
+    assert profile.slopes(100.0, np.pi) == pytest.approx([-v for v in profile.slopes(100.0, 0.0)])
+
+
+def test_crossings_keep_the_street_free() -> None:
+    street = Street(generator(4), 2.0, 1.0)
+    crossings = street.section.crossings
+    assert crossings
+    for crossing in crossings:
+        x, y, yaw = street.road.pose(crossing.s, 0.0)
+        for thing in street.fixed[1:]:
+            dx, dy = thing.x - x, thing.y - y
+            along = dx * np.cos(yaw) + dy * np.sin(yaw)
+            across = dy * np.cos(yaw) - dx * np.sin(yaw)
+            ground = (thing.shape.materials_T <= Material.GRASS).all()
+            if not ground and abs(across) < 30:
+                assert abs(along) > crossing.half, thing.kind
+
+
+def test_blur_smears_along_the_motion_only() -> None:
+    street = level_street()
+    board = box((0, 0, 1.5), (0.1, 4, 3), (0.9, 0.9, 0.9), Material.CLOTH)
+    street.route = replace(street.route, own=replace(street.route.own, speed=12.0))
+    own = street.route.own_pose(0.0)
+    pictures = []
+    for shutter in (0.0, 0.05):
+        street.daylight = replace(street.daylight, shutter_s=shutter)
+        street.fixed = [
+            Thing(plain(), 0.0, 0.0, 0.0, 0.0),
+            Thing(board, own[0] + 12, own[1] + 2.5, 0.0, 0.0),
+        ]
+        scene = Scene(street, Geometry(street.fixed), 0.0, 1.73)
+        rays = pinhole_rays(DriveSettings(1, 0, 414, 125).calibration(0), 414, 125)
+        pictures.append(take_picture(scene, rays, generator(0))[0].astype(float).mean(axis=2))
+    sharp, smeared = pictures
+    # The vanishing point stays as it is, the board at the side does not.
+    assert np.abs(sharp - smeared)[50:70, 195:215].max() < 2
+    assert np.abs(sharp - smeared).max() > 10

@@ -24,7 +24,7 @@ def smear(
     depth_N: FloatArray,
     things_N: NDArray[np.int32],
     scene: Scene,
-    to_pixels_33: NDArray[np.float64],
+    to_pixels_33: FloatArray,
     shape: tuple[int, int],
 ) -> None:
     """

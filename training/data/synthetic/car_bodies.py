@@ -24,11 +24,12 @@ class CarStyle:
     """
     Side view of a car in shares of length (from the rear, 0 to 1) and of height (0 to 1).
 
-    :param belt: height of the lower edge of the windows.
-    :param bonnet: height of the bonnet's front edge.
-    :param boot: height of the boot's rear edge.
-    :param cabin: where the cabin's foot begins and ends.
-    :param roof: where the roof begins and ends.
+    Attributes:
+        belt: height of the lower edge of the windows.
+        bonnet: height of the bonnet's front edge.
+        boot: height of the boot's rear edge.
+        cabin: where the cabin's foot begins and ends.
+        roof: where the roof begins and ends.
     """
 
     belt: float

@@ -22,15 +22,18 @@ _HILLS_M = 600
 @dataclass(frozen=True)
 class Daylight:
     """
-    :param sun_azimuth, sun_elevation: radians; azimuth in the world, from x towards y.
-    :param sun: irradiance of the sun on a surface that faces it, linear RGB (0 when overcast).
-    :param sky: irradiance from the sky on level ground.
-    :param zenith, horizon: radiance of the sky above and at the horizon.
-    :param clouds: share of the sky that they cover, 0 to 1.
-    :param haze_per_m: extinction by haze.
-    :param exposure: sensor value of unit radiance, before the tone curve.
-    :param white_balance: gain of the colour channels.
-    :param shutter_s: how long the shutter is open.
+    Sun, sky, haze and exposure.
+
+    Attributes:
+        sun_azimuth, sun_elevation: radians; azimuth in the world, from x towards y.
+        sun: irradiance of the sun on a surface that faces it, linear RGB (0 when overcast).
+        sky: irradiance from the sky on level ground.
+        zenith, horizon: radiance of the sky above and at the horizon.
+        clouds: share of the sky that they cover, 0 to 1.
+        haze_per_m: extinction by haze.
+        exposure: sensor value of unit radiance, before the tone curve.
+        white_balance: gain of the colour channels.
+        shutter_s: how long the shutter is open.
     """
 
     sun_azimuth: float

@@ -61,15 +61,20 @@ def generate_drive(
 
     The files depend on the settings only, not on `workers` nor on interruptions.
 
-    :param out: folder to be made; may exist only when it holds a part of the same data set.
-    :param frames: number of frames of all drives together.
-    :param frames_per_drive: consecutive frames of a drive; the last drive may be shorter.
-    :param workers: number of processes.
-    :param progress: called with (frames done, frames) at the start and after every frame.
-    :returns: `out`.
-    :raises FileExistsError: when `out` is something else or already complete.
-    :raises ValueError: on an impossible setting.
-    :raises OSError: when the disk is full; free space and call again to go on.
+    Args:
+        out: folder to be made; may exist only when it holds a part of the same data set.
+        frames: number of frames of all drives together.
+        frames_per_drive: consecutive frames of a drive; the last drive may be shorter.
+        workers: number of processes.
+        progress: called with (frames done, frames) at the start and after every frame.
+
+    Returns:
+        `out`.
+
+    Raises:
+        FileExistsError: when `out` is something else or already complete.
+        ValueError: on an impossible setting.
+        OSError: when the disk is full; free space and call again to go on.
     """
     settings = DriveSettings(
         frames, seed, width, height, frames_per_drive, density=density, rig=rig or Rig()

@@ -45,7 +45,8 @@ def label_scene(
     """
     Labels of what the picture shows: objects first, DontCare regions last.
 
-    :param things_HW: what each pixel sees, from `take_picture`.
+    Args:
+        things_HW: what each pixel sees, from `take_picture`.
     """
     height, width = things_HW.shape
     found = visible_objects(scene, things_HW)

@@ -45,7 +45,8 @@ def scan(scene: Scene, half_sector_deg: float, rng: np.random.Generator) -> Floa
     """
     One scan of the scene.
 
-    :returns: points_N4 float32: x, y, z in the reference frame, metres, and intensity 0 to 0.99.
+    Returns:
+        points_N4 float32: x, y, z in the reference frame, metres, and intensity 0 to 0.99.
     """
     directions = beam_directions(half_sector_deg)
     triangles = scene.cast(scene.own_3, scene.to_world(directions))

@@ -27,7 +27,8 @@ class PinholeRays:
     """
     Rays of a rectified camera in the reference frame; a ray has length 1 along the optical axis.
 
-    :param calibration: of the camera; the fourth column of P2 moves its centre.
+    Args:
+        calibration: of the camera; the fourth column of P2 moves its centre.
     """
 
     def __init__(self, calibration: KittiCalibration, width: int, height: int) -> None:
@@ -84,8 +85,9 @@ def take_picture(
     """
     Picture of the scene.
 
-    :returns: image_HW3 uint8 RGB, and things_HW int32: index of the thing that a pixel's centre
-        sees, -1 for the sky.
+    Returns:
+        image_HW3 uint8 RGB, and things_HW int32: index of the thing that a pixel's centre sees, -1
+        for the sky.
     """
     shape = rays.height, rays.width
     origin, directions = scene.place_in_world(rays.origin_3), rays.in_world(scene)

@@ -34,10 +34,11 @@ class Side:
     """
     One side of the road, distances from the centre line.
 
-    :param parking: 'none', 'parallel', 'oblique' or 'square' to the kerb.
-    :param curb: where the kerb stands.
-    :param walk: where the sidewalk ends.
-    :param paved: whether paving or grass follows.
+    Attributes:
+        parking: 'none', 'parallel', 'oblique' or 'square' to the kerb.
+        curb: where the kerb stands.
+        walk: where the sidewalk ends.
+        paved: whether paving or grass follows.
     """
 
     parking: str
@@ -51,13 +52,14 @@ class CrossSection:
     """
     What lies across the road.
 
-    :param lane: width of each of the two lanes.
-    :param left, right: the sides.
-    :param centre_mark: 'none', 'dashed' or 'solid'.
-    :param edge_marks: whether lines bound the lanes.
-    :param wear: how patched the asphalt is, 0 to 1.
-    :param shade: brightness of the asphalt, around 1.
-    :param crossings: streets that cross it.
+    Attributes:
+        lane: width of each of the two lanes.
+        left, right: the sides.
+        centre_mark: 'none', 'dashed' or 'solid'.
+        edge_marks: whether lines bound the lanes.
+        wear: how patched the asphalt is, 0 to 1.
+        shade: brightness of the asphalt, around 1.
+        crossings: streets that cross it.
     """
 
     lane: float
@@ -146,7 +148,7 @@ def ground_segments(
     tone = {s: rng.uniform(0.75, 1.2) for s in ('paving', 'grass')}
     strips, crossed = _strips(section, tone), _crossing_strips(section)
     count = int(np.ceil((BEHIND_M + road.length) / SEGMENT_M))
-    ends = -BEHIND_M + np.arange(count + 1) * SEGMENT_M
+    ends = -BEHIND_M + np.arange(count + 1, dtype=np.float64) * SEGMENT_M
     plain_edges, crossed_edges = (_edges(road, ends, group) for group in (strips, crossed))
     pieces = []
     for i, (x, y, yaw) in enumerate(zip(*road.pose(ends[:-1], 0.0), strict=True)):
@@ -169,7 +171,7 @@ def ground_segments(
     return pieces
 
 
-def _edges(road: Road, ends_S: FloatArray, strips: list[tuple]) -> FloatArray:
+def _edges(road: Road, ends_S: NDArray[np.floating], strips: list[tuple]) -> FloatArray:
     """Points of the world (strip, inner or outer edge, S, 3) along the strips."""
     rows = []
     for d0, d1, z0, z1, *_ in strips:

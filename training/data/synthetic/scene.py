@@ -33,7 +33,8 @@ class Geometry:
     """
     Triangles of many things in the world.
 
-    :param things: the things; their places in the sequence plus `first_index` number them.
+    Args:
+        things: the things; their places in the sequence plus `first_index` number them.
     """
 
     def __init__(self, things: Sequence[Thing], first_index: int = 0) -> None:
@@ -77,9 +78,10 @@ class Scene:
     """
     The world at one time, as seen from the sensors' car.
 
-    :param fixed: the street's fixed things (built once per drive).
-    :param time: seconds since the drive began.
-    :param lidar_height_m: height of the reference frame above the ground.
+    Args:
+        fixed: the street's fixed things (built once per drive).
+        time: seconds since the drive began.
+        lidar_height_m: height of the reference frame above the ground.
     """
 
     def __init__(self, street: Street, fixed: Geometry, time: float, lidar_height_m: float) -> None:

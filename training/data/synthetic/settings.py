@@ -23,11 +23,12 @@ class Rig:
     """
     Sensors on the car; the defaults are KITTI's.
 
-    :param focal_px: focal length, None for KITTI's field of view at the given image width.
-    :param camera_height_m: camera 0 above the ground.
-    :param camera_forward_m: camera 0 before the LiDAR.
-    :param camera_pitch_deg: positive looks down; every drive deviates a little.
-    :param lidar_height_m: LiDAR, which is the reference frame, above the ground.
+    Attributes:
+        focal_px: focal length, None for KITTI's field of view at the given image width.
+        camera_height_m: camera 0 above the ground.
+        camera_forward_m: camera 0 before the LiDAR.
+        camera_pitch_deg: positive looks down; every drive deviates a little.
+        lidar_height_m: LiDAR, which is the reference frame, above the ground.
     """
 
     focal_px: float | None = None
@@ -42,15 +43,18 @@ class DriveSettings:
     """
     A data set of several drives.
 
-    :param frames: number of frames of all drives together.
-    :param seed: the same seed gives the same files.
-    :param width, height: image size in pixels.
-    :param frames_per_drive: consecutive frames of a drive; the last drive may be shorter.
-    :param rate_hz: frames per second.
-    :param density: amount of traffic and parked cars, around 1.
-    :param label_range_m: objects farther away become DontCare.
-    :param rig: where the sensors sit.
-    :raises ValueError: on an impossible value.
+    Attributes:
+        frames: number of frames of all drives together.
+        seed: the same seed gives the same files.
+        width, height: image size in pixels.
+        frames_per_drive: consecutive frames of a drive; the last drive may be shorter.
+        rate_hz: frames per second.
+        density: amount of traffic and parked cars, around 1.
+        label_range_m: objects farther away become DontCare.
+        rig: where the sensors sit.
+
+    Raises:
+        ValueError: on an impossible value.
     """
 
     frames: int

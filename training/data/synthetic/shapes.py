@@ -30,10 +30,11 @@ class Shape:
     """
     A mesh of any topology.
 
-    :param corners_T33: float64 corner positions.
-    :param normals_T33: float64 unit normals at the corners (equal over a flat triangle).
-    :param colours_T3: float32 linear RGB albedo in [0, 1].
-    :param materials_T: uint8 `Material`.
+    Attributes:
+        corners_T33: float64 corner positions.
+        normals_T33: float64 unit normals at the corners (equal over a flat triangle).
+        colours_T3: float32 linear RGB albedo in [0, 1].
+        materials_T: uint8 `Material`.
     """
 
     corners_T33: FloatArray

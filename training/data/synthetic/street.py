@@ -32,13 +32,14 @@ class Thing:
     """
     A shape at a place of the world.
 
-    :param shape: in its own frame.
-    :param x, y, z, yaw: pose, metres and radians; z is where the shape's z = 0 lies.
-    :param kind: KITTI class name, empty for scenery.
-    :param size: (length, width, height) of the labelled box, centred on the shape's origin.
-    :param offset: what the textures add to the local x (road pieces: their s; houses: a number
-        that makes their windows differ).
-    :param slopes: of the ground ahead and to the left, by which it is tilted.
+    Attributes:
+        shape: in its own frame.
+        x, y, z, yaw: pose, metres and radians; z is where the shape's z = 0 lies.
+        kind: KITTI class name, empty for scenery.
+        size: (length, width, height) of the labelled box, centred on the shape's origin.
+        offset: what the textures add to the local x (road pieces: their s; houses: a number that
+            makes their windows differ).
+        slopes: of the ground ahead and to the left, by which it is tilted.
     """
 
     shape: Shape
@@ -56,9 +57,10 @@ class Street:
     """
     Everything of one drive.
 
-    :param rng: the drive's generator.
-    :param seconds: how long the drive takes.
-    :param density: amount of traffic and parked cars, around 1.
+    Args:
+        rng: the drive's generator.
+        seconds: how long the drive takes.
+        density: amount of traffic and parked cars, around 1.
     """
 
     def __init__(self, rng: np.random.Generator, seconds: float, density: float) -> None:

@@ -43,11 +43,12 @@ class Surface:
     """
     Optical properties of a material.
 
-    :param grain_per_m: texels of the noise per metre.
-    :param contrast: how far the noise scales the albedo, 0 for an even colour.
-    :param gloss: share of the sky that it mirrors when seen head-on.
-    :param reflectance: share of a LiDAR pulse that comes back from white paint of this kind.
-    :param dropout: probability that a pulse is lost although it hits.
+    Attributes:
+        grain_per_m: texels of the noise per metre.
+        contrast: how far the noise scales the albedo, 0 for an even colour.
+        gloss: share of the sky that it mirrors when seen head-on.
+        reflectance: share of a LiDAR pulse that comes back from white paint of this kind.
+        dropout: probability that a pulse is lost although it hits.
     """
 
     grain_per_m: float
@@ -112,8 +113,9 @@ class Noise:
         """
         Noise at texel coordinates, bilinear within the level of the footprint.
 
-        :param u_N, v_N: texel coordinates of the finest level; the tile repeats.
-        :param footprint_N: size of a pixel in texels of the finest level.
+        Args:
+            u_N, v_N: texel coordinates of the finest level; the tile repeats.
+            footprint_N: size of a pixel in texels of the finest level.
         """
         # The exponent is the floor of the logarithm, without a logarithm's rounding.
         level = np.clip(np.frexp(footprint_N)[1], 0, self.LEVELS - 1)

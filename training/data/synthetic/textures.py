@@ -26,12 +26,13 @@ class Points:
     """
     Points to be painted.
 
-    :param local_N3: in the frame of the thing that they belong to; road pieces: local x is s.
-    :param world_x_N, world_y_N: in the world.
-    :param faces_N3: geometric normals in the frame of the thing.
-    :param pixel_N: size of a pixel there, metres.
-    :param slant_N: cosine between the ray and the normal.
-    :param number_N: what tells things of a kind apart.
+    Attributes:
+        local_N3: in the frame of the thing that they belong to; road pieces: local x is s.
+        world_x_N, world_y_N: in the world.
+        faces_N3: geometric normals in the frame of the thing.
+        pixel_N: size of a pixel there, metres.
+        slant_N: cosine between the ray and the normal.
+        number_N: what tells things of a kind apart.
     """
 
     local_N3: FloatArray

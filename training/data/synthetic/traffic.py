@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,11 @@ class Motion:
     """
     A path in road coordinates: constant speed, and a slow sway of the speed.
 
-    :param s, d: position at time 0.
-    :param speed: metres per second along `heading`.
-    :param heading: direction of travel relative to the road, radians.
-    :param sway_m, sway_rad_s, sway_phase: s is moved by sway_m * sin(sway_rad_s * t + phase).
+    Attributes:
+        s, d: position at time 0.
+        speed: metres per second along `heading`.
+        heading: direction of travel relative to the road, radians.
+        sway_m, sway_rad_s, sway_phase: s is moved by sway_m * sin(sway_rad_s * t + phase).
     """
 
     s: float
@@ -58,11 +60,12 @@ class Mover:
     """
     A road user.
 
-    :param kind: KITTI class name.
-    :param size: length, width, height of the box that holds every phase of its shape.
-    :param shapes: one shape, or the phases of a stride.
-    :param motion: where it is when.
-    :param stride_m: distance after which the phases repeat.
+    Attributes:
+        kind: KITTI class name.
+        size: length, width, height of the box that holds every phase of its shape.
+        shapes: one shape, or the phases of a stride.
+        motion: where it is when.
+        stride_m: distance after which the phases repeat.
     """
 
     kind: str
@@ -101,9 +104,10 @@ class Route:
     """
     Where the sensors' car drives.
 
-    :param section: what lies across the road.
-    :param own: its motion.
-    :param road: long enough for what it sees until the end.
+    Attributes:
+        section: what lies across the road.
+        own: its motion.
+        road: long enough for what it sees until the end.
     """
 
     section: CrossSection
@@ -137,9 +141,10 @@ class Traffic:
     """
     All movers of a drive but the sensors' car; none passes through another.
 
-    :param route: of the sensors' car.
-    :param seconds: how long the drive takes.
-    :param density: amount of traffic, around 1.
+    Args:
+        route: of the sensors' car.
+        seconds: how long the drive takes.
+        density: amount of traffic, around 1.
     """
 
     def __init__(
@@ -203,9 +208,7 @@ class Traffic:
             self._admit(
                 'Cyclist',
                 motion,
-                lambda p=rider, c=colour, t=turn: tuple(  # type: ignore[misc]
-                    people.cyclist(p, c, t + i / 4) for i in range(4)
-                ),
+                partial(_riding, rider, colour, turn),
                 people.CRANK_TURN_M,
                 (1.8, 0.6, 1.75),
             )
@@ -232,11 +235,11 @@ class Traffic:
                 walk = (0.0, side.curb)
             motion = Motion(s, sign * rng.uniform(*walk), pace, heading)
             walker = people.Person.random(rng)
-            phases = [i / people.PHASES for i in range(people.PHASES)] if pace else [None]
+            phases = tuple(i / people.PHASES for i in range(people.PHASES)) if pace else (None,)
             self._admit(
                 'Pedestrian',
                 motion,
-                lambda p=walker, f=phases: tuple(people.pedestrian(p, i) for i in f),  # type: ignore[misc]
+                partial(_walking, walker, phases),
                 people.STRIDE_M,
                 (0.7, 0.7, 1.75),
             )
@@ -278,3 +281,12 @@ class Traffic:
                 return False
         self._paths.append((s, d, along, across))
         return True
+
+
+def _riding(rider: people.Person, colour: FloatArray, turn: float) -> tuple[Shape, ...]:
+    """A cyclist at four phases of the crank."""
+    return tuple(people.cyclist(rider, colour, turn + i / 4) for i in range(4))
+
+
+def _walking(walker: people.Person, phases: tuple[float | None, ...]) -> tuple[Shape, ...]:
+    return tuple(people.pedestrian(walker, phase) for phase in phases)

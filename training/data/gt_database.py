@@ -22,6 +22,7 @@ from cmkd_ros.atomic_write import write_bytes_atomically
 from cmkd_ros.geometry.overlap import rotated_intersection_bev
 from cmkd_ros.kitti_files import KittiObjects, read_calibration, read_labels
 from cmkd_ros.training.data.kitti import KittiFrames, boxes_of_objects
+from cmkd_ros.training.data.road_plane import stand_on_plane
 from cmkd_ros.training.data.sample import Sample
 from cmkd_ros.training.data.scan import check_scan_size, read_scan
 
@@ -59,9 +60,9 @@ class GroundTruthDatabase:
 class PasteObjects:
     """Paste objects of a database into a frame: they must not touch others or each other.
 
-    Points of the frame inside a pasted box give way. Objects keep the place, turn and height that
-    they had in their own frame. Only for training without images, as `TeacherAugmentation`, and
-    before it.
+    Points of the frame inside a pasted box give way. Objects keep the place and turn that they had
+    in their own frame, and the height, unless the frame has a road plane, on which they then stand.
+    Only for training without images, as `TeacherAugmentation`, and before it.
 
     Attributes:
         database: where objects come from.
@@ -88,14 +89,28 @@ class PasteObjects:
             boxes_M7 = np.concatenate([boxes_M7, self.database.boxes_K7[drawn_S]])
         if not chosen:
             return sample
-        covered_SN = points_in_boxes(sample.points_N4[:, :3], self.database.boxes_K7[chosen])
-        pasted = [self.database.points_of(index) for index in chosen]
+        drawn_S7, pasted = self._placed(chosen, sample)
+        covered_SN = points_in_boxes(sample.points_N4[:, :3], drawn_S7)
         return replace(
             sample,
             points_N4=np.concatenate([*pasted, sample.points_N4[~covered_SN.any(axis=0)]]),
-            boxes_M7=boxes_M7,
+            boxes_M7=np.concatenate([sample.boxes_M7, drawn_S7]),
             class_ids_M=np.concatenate([sample.class_ids_M, self.database.class_ids_K[chosen]]),
+            road_plane_4=None,  # what comes next may turn the frame
         )
+
+    def _placed(
+        self, chosen: Sequence[int], sample: Sample
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Boxes and points of the chosen objects, on the frame's road where that is known."""
+        boxes_S7 = self.database.boxes_K7[chosen]
+        clouds = [self.database.points_of(index) for index in chosen]
+        if sample.road_plane_4 is None:
+            return boxes_S7, clouds
+        lift_S = stand_on_plane(boxes_S7, sample.road_plane_4, sample.ref_to_cam_44)
+        boxes_S7[:, 2] += lift_S
+        up_4 = np.array([0, 0, 1, 0], dtype=np.float32)
+        return boxes_S7, [cloud + up_4 * lift for cloud, lift in zip(clouds, lift_S, strict=True)]
 
 
 def open_database(path: Path, frames: KittiFrames, min_points: int = 5) -> GroundTruthDatabase:
@@ -119,6 +134,7 @@ def open_database(path: Path, frames: KittiFrames, min_points: int = 5) -> Groun
             return _load(path, source)
         except (ValueError, SafetensorError) as error:
             LOG.warning('%s is made anew: %s', path, error)
+    LOG.info('cutting objects out of %d frames, kept in %s', len(frames), path)
     database = _cut_out(frames, min_points)
     tensors = {field.name: getattr(database, field.name) for field in fields(database)}
     metadata = {'format': _FORMAT, 'source': source, 'sha256': _content_digest(database)}

@@ -22,8 +22,14 @@ from cmkd_ros.training.data.image_space import (
     ref_to_image,
     sparse_depth,
 )
-from cmkd_ros.training.data.kitti_layout import KittiFolder, check_frames
+from cmkd_ros.training.data.kitti_layout import (
+    KittiFolder,
+    check_frames,
+    find_fault,
+    raise_faults,
+)
 from cmkd_ros.training.data.png import read_png_depth, read_png_rgb, read_png_size
+from cmkd_ros.training.data.road_plane import read_road_plane
 from cmkd_ros.training.data.sample import Sample
 from cmkd_ros.training.data.scan import read_scan
 
@@ -45,6 +51,7 @@ class KittiFrames(Dataset[Sample]):
             teachers, which see none.
         with_points: whether samples carry the scan.
         with_depth: whether samples carry a depth picture.
+        with_plane: whether samples carry the road plane of `planes/`.
         labelled: whether label_2 is read; False gives an unlabelled drive.
         cache: keep decoded frames in memory (about 4 MB each, in every worker): for small sets.
 
@@ -64,6 +71,7 @@ class KittiFrames(Dataset[Sample]):
         with_image: bool = True,
         with_points: bool = True,
         with_depth: bool = False,
+        with_plane: bool = False,
         labelled: bool = True,
         cache: bool = False,
     ) -> None:
@@ -79,6 +87,7 @@ class KittiFrames(Dataset[Sample]):
         self._with_image = with_image
         self._with_points = with_points
         self._with_depth = with_depth
+        self._with_plane = with_plane
         self._depth_files = with_depth and self.folder.path.joinpath('depth_2').is_dir()
         self._read_scans = with_points or (with_depth and not self._depth_files)
         self._cache: dict[int, Sample] | None = {} if cache else None
@@ -89,6 +98,10 @@ class KittiFrames(Dataset[Sample]):
             labels=labelled,
             depth=self._depth_files,
         )
+        if with_plane:
+            planes = (self._plane(frame) for frame in self.frame_ids)
+            faults = [f for path in planes if (f := find_fault(read_road_plane, path)) is not None]
+            raise_faults(self.folder.path, faults)
 
     def __len__(self) -> int:
         return len(self.frame_ids)
@@ -141,7 +154,12 @@ class KittiFrames(Dataset[Sample]):
                 named = str(error) if str(path) in str(error) else f'{path}: {error}'
                 raise ValueError(named) from error
             sample = replace(sample, boxes_M7=boxes_M7, class_ids_M=class_ids_M, labelled=True)
+        if self._with_plane:
+            sample = replace(sample, road_plane_4=read_road_plane(self._plane(frame)))
         return sample
+
+    def _plane(self, frame: str) -> Path:
+        return self.folder.path / 'planes' / f'{frame}.txt'
 
     def _read_depth(self, frame: str, image_size: tuple[int, ...]) -> Float32:
         depth_HW = read_png_depth(self.folder.depth(frame))

@@ -27,6 +27,8 @@ class Sample:
         class_ids_M: int64, 1-based index into the class names (0 is never used: official padding).
         depth_HW: float32 metres per pixel, 0 where unknown; None when no depth target is wanted.
         labelled: False for frames of an unlabelled drive: then the boxes are empty by definition.
+        road_plane_4: float64 a, b, c, d of the road in cam, of the frame as it was recorded; None
+            when it is not wanted.
     """
 
     frame_id: str
@@ -38,6 +40,7 @@ class Sample:
     class_ids_M: np.ndarray
     depth_HW: np.ndarray | None
     labelled: bool
+    road_plane_4: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

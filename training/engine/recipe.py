@@ -85,6 +85,7 @@ class TeacherAugment(StrictModel):
     shuffle: bool = True
     paste: dict[str, Annotated[int, Field(ge=0)]] = {}  # class -> objects of other frames to add
     paste_min_points: Annotated[int, Field(ge=1)] = 5
+    paste_on_planes: bool = False  # pasted objects stand on the road of `planes/`, as officially
     paste_fill_up: bool = False  # objects that the frame has count towards `paste`
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmkd_ros.kitti_files import read_frame_list
 from cmkd_ros.training.data.augment import InTurn, TeacherAugmentation
-from cmkd_ros.training.data.frames import Augmentation, ConcatFrames, FrameSource, Range
+from cmkd_ros.training.data.frames import Augmentation, ConcatFrames, Range
 from cmkd_ros.training.data.gt_database import PasteObjects, join_databases, open_database
 from cmkd_ros.training.data.kitti import KittiFrames
 from cmkd_ros.training.data.kitti_raw import KittiRawFrames, read_raw_list
@@ -20,6 +20,7 @@ def open_frames(
     range_m: Range,
     with_depth: bool,
     with_image: bool = True,
+    with_plane: bool = False,
 ) -> ConcatFrames:
     """The frames of a recipe, labelled and unlabelled sources one after the other.
 
@@ -29,10 +30,21 @@ def open_frames(
         range_m: crop of points and boxes.
         with_depth: whether frames carry depth targets.
         with_image: False spares the decoding of pictures, for teachers.
+        with_plane: whether frames carry the road's plane, for teachers too.
     """
+    options = {'with_depth': with_depth, 'with_image': with_image}
     return ConcatFrames(
         [
-            _open(source, classes, range_m, with_depth, with_image, data.keep_in_memory)
+            _open_raw(source, range_m, **options)
+            if source.layout == 'raw'
+            else _open_object(
+                source,
+                classes,
+                range_m,
+                with_plane=with_plane,
+                cache=data.keep_in_memory,
+                **options,
+            )
             for source in data.sources
         ]
     )
@@ -68,7 +80,7 @@ def teacher_augmentation(
     databases = [
         open_database(
             folder / f'objects_{index}.safetensors',
-            _open_object(source, classes, None, False, False, False),
+            _open_object(source, classes, None, with_image=False),
             spec.paste_min_points,
         )
         for index, source in enumerate(data.sources)
@@ -80,32 +92,19 @@ def teacher_augmentation(
     return InTurn((PasteObjects(join_databases(databases), wanted, spec.paste_fill_up), change))
 
 
-def _open(
-    source: SourceSpec,
-    classes: Sequence[str],
-    range_m: Range,
-    with_depth: bool,
-    with_image: bool,
-    cache: bool,
-) -> FrameSource:
-    if source.layout == 'object' or source.frames is None:
-        return _open_object(source, classes, range_m, with_depth, with_image, cache)
+def _open_raw(
+    source: SourceSpec, range_m: Range, with_depth: bool, with_image: bool
+) -> KittiRawFrames:
+    if source.frames is None:
+        raise ValueError(f'{source.root}: raw recordings need a list of frames or drives')
+    entries = read_raw_list(source.root / source.frames)
     return KittiRawFrames(
-        source.root,
-        read_raw_list(source.root / source.frames),
-        range_m=range_m,
-        with_image=with_image,
-        with_depth=with_depth,
+        source.root, entries, range_m=range_m, with_depth=with_depth, with_image=with_image
     )
 
 
 def _open_object(
-    source: SourceSpec,
-    classes: Sequence[str],
-    range_m: Range | None,
-    with_depth: bool,
-    with_image: bool,
-    cache: bool,
+    source: SourceSpec, classes: Sequence[str], range_m: Range | None, **options: bool
 ) -> KittiFrames:
     return KittiFrames(
         source.root,
@@ -113,10 +112,8 @@ def _open_object(
         classes,
         split_folder=source.folder,
         range_m=range_m,
-        with_image=with_image,
-        with_depth=with_depth,
         labelled=source.labelled,
-        cache=cache,
+        **options,
     )
 
 

@@ -74,7 +74,12 @@ def train_teacher(
         raise ValueError(f'{recipe_name}: not a recipe for a teacher; use `cmkd distill` for it')
     spec = load_teacher_spec(recipe.teacher)
     frames = open_frames(
-        recipe.data, spec.classes, spec.grid.range_m, with_depth=False, with_image=False
+        recipe.data,
+        spec.classes,
+        spec.grid.range_m,
+        with_depth=False,
+        with_image=False,
+        with_plane=any(recipe.augment.paste.values()) and recipe.augment.paste_on_planes,
     )
     data = _check_data(recipe, {'teacher': UsedData.of(identify(frames))}, allow_leak)
     checkpoint = open_run_folder(out, recipe, resume)

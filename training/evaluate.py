@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def find_frames(data: Path, split: Path | None) -> tuple[Path, list[str]]:
         frames = sorted(path.stem for path in (folder / 'image_2').glob('*.png'))
     if not frames:
         raise ValueError(f'{split or folder / "image_2"}: no frames in it')
-    return folder.resolve(), frames
+    return Path(os.path.abspath(folder)), frames
 
 
 def camera_of(sample: Sample) -> CameraModel:

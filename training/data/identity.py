@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def identify_object_frames(
         FileNotFoundError, ValueError: drives, a calibration or the name of the data set are
             malformed.
     """
-    root, folder = folder.path.resolve().parent, KittiFolder(folder.path.resolve())
+    # Links are not followed: a tree may be put together of them, and its own names count.
+    folder = KittiFolder(Path(os.path.abspath(folder.path)))
+    root = folder.path.parent
     name = _declared_name(root)
     drives = _drives_of(root, folder.path.name)
     wanted = dict.fromkeys(frames, False)

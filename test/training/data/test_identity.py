@@ -40,6 +40,17 @@ def test_a_copy_is_the_same_set_whatever_its_line_ends(made_kitti, tmp_path):
     assert len({identity.frame for identity in of(copy, made_kitti.frames)}) == 6
 
 
+def test_a_tree_of_links_has_its_own_names(made_kitti, tmp_path):
+    tree = tmp_path / 'tree'
+    tree.mkdir()
+    (made_kitti.root / 'training').rename(tmp_path / 'object_train')
+    (tree / 'training').symlink_to(tmp_path / 'object_train')
+    write_mapping(tree, [1, 1, 2, 2, 3, 3])
+    identity = of(tree / '..' / 'tree', ['000001'])[0]
+    assert identity.name == 'training/000001'
+    assert identity.drive == 'kitti/2011_09_26_drive_0001'
+
+
 def test_another_rig_another_folder_or_name_is_another_set(made_kitti, tmp_path):
     first = of(made_kitti.root, ['000001'])[0].frame
     calib = made_kitti.root / 'training/calib/000001.txt'
@@ -68,7 +79,7 @@ def test_synthetic_sets_of_other_seeds_are_other_frames_and_drives(made_kitti):
     assert found[0].frame != found[2].frame
     assert found[0].drive != found[2].drive
     file.write_text('[1]')
-    with pytest.raises(ValueError, match='synthetic.json: expected the settings'):
+    with pytest.raises(ValueError, match='synthetic.json: expected settings of a synth'):
         of(made_kitti.root, ['000000'])
 
 

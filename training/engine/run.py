@@ -92,6 +92,7 @@ def fit(
         logging.getLogger(noisy).setLevel(logging.WARNING)  # after its import, which sets INFO
     warnings.filterwarnings('ignore', module='lightning.*')
     interactive = sys.stderr.isatty()
+    _set_curves_aside(out / 'logs' / 'csv' / 'metrics.csv')
     keep = KeepLast(out / LAST_CHECKPOINT, loader, recipe.checkpoint_minutes)
     trainer = lightning.Trainer(
         accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[recipe.device],
@@ -115,6 +116,13 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _set_curves_aside(path: Path) -> None:
+    """Rename the curves of an earlier part of the run, which the logger would delete."""
+    if path.is_file():
+        number = 1 + len(list(path.parent.glob(f'{path.stem}_*{path.suffix}')))
+        path.rename(path.with_stem(f'{path.stem}_{number}'))
 
 
 def write_metrics(out: Path, metrics: dict[str, Any]) -> None:

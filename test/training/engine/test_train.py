@@ -85,6 +85,11 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     resumed = load_bundle(train_teacher('teacher_pointpillars_r18', overrides, out, resume=True))
     assert len(steps) == 6 + repeated
     assert len({*steps[3:4], *steps[4 + repeated :]}) == 3  # every batch of the epoch once
+    curves = [
+        list(csv.DictReader((out / 'logs/csv' / f'{name}.csv').open()))
+        for name in ('metrics_1', 'metrics')
+    ]
+    assert [len(rows) for rows in curves] == [4, 2 + repeated]
     straight = load_bundle(trained['teacher'])
     for key, tensor in straight.tensors.items():
         torch.testing.assert_close(resumed.tensors[key], tensor, rtol=0, atol=0)

@@ -28,6 +28,9 @@ from cmkd_ros.training.data.used_data import FrameIdentity
 
 # The drives of the object benchmark are those of KITTI raw: one name for both.
 _KITTI = 'kitti'
+# Settings of a synthetic set that change neither its streets nor what happens there: more frames
+# begin with the same ones, another camera sees the same cars.
+_SAME_STREETS = ('frames', 'width', 'height', 'rig', 'label_range_m')
 
 
 def identify(source: FrameSource) -> tuple[FrameIdentity, ...]:
@@ -122,7 +125,8 @@ def _declared_name(root: Path) -> str | None:
             raise ValueError(
                 f'{synthetic}: expected settings of a synthetic set: {error}'
             ) from error
-        settings.pop('frames', None)  # more frames of the same set begin with the same ones
+        for name in _SAME_STREETS:
+            settings.pop(name, None)
         text = json.dumps(settings, sort_keys=True)
         return f'synthetic {hashlib.sha256(text.encode()).hexdigest()[:16]}'
     return None

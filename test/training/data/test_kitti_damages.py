@@ -159,3 +159,24 @@ def test_a_damage_is_named_and_nothing_else(made_kitti, folder, name):
 def test_ten_damages_of_each_kind():
     counts = {folder: sum(kind == folder for kind, _ in DAMAGES) for folder in ENDINGS}
     assert set(counts.values()) == {10}
+
+
+def test_real_frames_with_one_damage_of_each_kind(shared_dir, tmp_path):
+    names = ('000002', '000007', '000076', '000310', '000685')
+    for folder, ending in ENDINGS.items():
+        (tmp_path / 'training' / folder).mkdir(parents=True)
+        for name in names:
+            source = shared_dir / 'kitti_mini/training' / folder / f'{name}.{ending}'
+            path = tmp_path / 'training' / folder / source.name
+            path.write_bytes(source.read_bytes())
+    damaged = {
+        'calib/000002.txt': DAMAGES['calib', 'halved'],
+        'image_2/000007.png': DAMAGES['image_2', 'flipped bits'],
+        'label_2/000076.txt': text('Cyclist 0.00 0', 'Cyclist 0.00 0.00'),
+        'velodyne/000310.bin': DAMAGES['velodyne', 'not a number'],
+    }
+    for file, damage in damaged.items():
+        damage(tmp_path / 'training' / file)
+    prepared = prepare_kitti(tmp_path, workers=2)
+    assert [fault.path for fault in prepared.faults] == [tmp_path / 'training' / f for f in damaged]
+    assert [record.frame for record in prepared.index.records] == ['000685']

@@ -92,7 +92,7 @@ def evaluate_bundle(
             write_results(place / 'results' / f'{sample.frame_id}.txt', results)
             if progress:
                 progress(index + 1, len(dataset))
-        report = evaluate_folders(folder / 'label_2', place / 'results')
+        report = evaluate_folders(folder / 'label_2', place / 'results', split)
         report = report.with_extra({'leak_check': checked})
         write_json(report, place / 'ap.json')
         if out is not None and pictures:

@@ -12,15 +12,13 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cmkd_ros.cli_arguments import parse_arguments
 from cmkd_ros.official_kind import STUDENT_CONFIGS
+from cmkd_ros.progress import show_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cmkd_ros.official_file import OfficialFile
     from cmkd_ros.official_import import Imported
 
@@ -104,7 +102,7 @@ def _synth(options: argparse.Namespace) -> None:
     from cmkd_ros.training.data.synthetic import generate_drive, load_rig
 
     rig = load_rig(options.rig) if options.rig else None
-    with _progress('rendering', options.frames) as step:
+    with show_progress('rendering', options.frames) as step:
         root = generate_drive(
             options.out,
             options.frames,
@@ -124,7 +122,7 @@ def _prepare_kitti(options: argparse.Namespace) -> None:
     from cmkd_ros.training.data.kitti_findings import finding_lines
     from cmkd_ros.training.data.kitti_prepare import prepare_kitti
 
-    with _progress('checking frames') as step:
+    with show_progress('checking frames') as step:
         prepared = prepare_kitti(
             options.root,
             index_path=options.index,
@@ -183,7 +181,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from cmkd_ros.training.evaluate import evaluate_bundle
 
     earlier = _earlier_report(options)
-    with _progress('evaluating') as step:
+    with show_progress('evaluating') as step:
         report = evaluate_bundle(
             options.model,
             options.data,
@@ -228,7 +226,7 @@ def _show_report(report: Any, options: argparse.Namespace, earlier: Any) -> None
 def _make_bag(options: argparse.Namespace) -> None:
     from cmkd_ros.training.data.bag import make_bag
 
-    with _progress('writing') as step:
+    with show_progress('writing') as step:
         print(make_bag(options.kitti, options.out, frames=options.frames, progress=step))
 
 
@@ -236,7 +234,7 @@ def _eval_bag(options: argparse.Namespace) -> None:
     from cmkd_ros.ros.eval_bag import evaluate_bag
 
     earlier = _earlier_report(options)
-    with _progress('replaying') as step:
+    with show_progress('replaying') as step:
         result = evaluate_bag(
             options.bag,
             options.model,
@@ -253,20 +251,6 @@ def _demo(options: argparse.Namespace) -> None:
     from cmkd_ros.training.demo import run_demo
 
     run_demo(options.out, kitti=options.kitti, quick=options.quick, evaluate_bag=evaluate_bag)
-
-
-@contextmanager
-def _progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; yields a function to call with (done, of how many)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    silent = not console.is_terminal  # or it would end a log with an empty line
-    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -239,7 +239,7 @@ def undistort_with_camera(
 def resize_with_camera(
     image_HWC: np.ndarray, camera: CameraModel, size: tuple[int, int]
 ) -> tuple[np.ndarray, CameraModel]:
-    """Resize an image and its camera (area mean when shrinking, bilinear when enlarging).
+    """Resize an image and its camera (mean of the area when shrinking, bilinear when enlarging).
 
     Args:
         image_HWC: (H, W) or (H, W, C), of the camera's size.
@@ -289,10 +289,17 @@ def _resize(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = image_HWC.shape[:2]
     if tuple(size) == (width, height):
         return image_HWC
-    shrinks = size[0] <= width and size[1] <= height
-    return cv2.resize(
-        image_HWC, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    shrinks = (width / size[0], height / size[1])
+    if min(shrinks) < 1.0:
+        return cv2.resize(image_HWC, size, interpolation=cv2.INTER_LINEAR)
+    # The area mean by way of whole samples: within about a grey level of OpenCV's own for
+    # fractional factors, which takes two to five times as long.
+    fine_size = (size[0] * round(shrinks[0]), size[1] * round(shrinks[1]))
+    if fine_size != (width, height):
+        image_HWC = cv2.resize(image_HWC, fine_size, interpolation=cv2.INTER_LINEAR)
+    if fine_size == tuple(size):
+        return image_HWC
+    return cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA)
 
 
 def _resized(camera: CameraModel, size: tuple[int, int]) -> CameraModel:

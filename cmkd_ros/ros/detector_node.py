@@ -47,14 +47,22 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 class DetectorNode(LifecycleNode):
     """See the module."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(
+        self, load: Callable[[Parameters], tuple[Detector, float]] | None = None, **kwargs: Any
+    ) -> None:
         """Declare the parameters; everything else is made when the node is configured.
+
+        Args:
+            load: gives the detector and the height of its reference frame above the ground,
+                metres; None reads `model.path`. It is called in the worker's thread.
+            kwargs: of rclpy's node.
 
         Raises:
             ValueError, rclpy.exceptions.ParameterException: a parameter that does not validate.
         """
         super().__init__('detector', **kwargs)
         self._settings = ParameterHandler(self, may_change_all=self._is_unconfigured)
+        self._load = load or load_model
         self._health = Health()
         self._infos = CameraInfos()
         # One for the node's life: memory that a thread has freed goes back to that thread only.
@@ -80,6 +88,11 @@ class DetectorNode(LifecycleNode):
     def counts(self) -> dict[str, int]:
         """Counters of images since the last configure, by the names of `health.COUNTERS`."""
         return self._health.counts
+
+    @property
+    def times(self) -> dict[str, float]:
+        """Percentiles of the last results' times, as in the table of diagnostics."""
+        return self._health.times()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, make the publishers, listen for calibrations and transforms."""
@@ -138,7 +151,7 @@ class DetectorNode(LifecycleNode):
 
     def _configure(self, parameters: Parameters) -> None:
         self._health.reset()
-        detector, reference_height_m = self._worker.call(lambda: _load(parameters))
+        detector, reference_height_m = self._worker.call(lambda: self._load(parameters))
         self._facts = {
             'model': parameters.model.path,
             'device': str(detector.device),
@@ -272,8 +285,8 @@ class DetectorNode(LifecycleNode):
         )
 
 
-def _load(parameters: Parameters) -> tuple[Detector, float]:
-    """Load the detector; also return the height of its reference frame."""
+def load_model(parameters: Parameters) -> tuple[Detector, float]:
+    """Load the detector of `model.path`; also return the height of its reference frame."""
     if not parameters.model.path:
         raise ValueError('parameter model.path is empty, expected a model file (*.cmkd)')
     # Imported here, in the worker: torch takes a second, and signals are answered meanwhile.

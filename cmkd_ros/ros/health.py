@@ -95,6 +95,16 @@ class Health:
         with self._lock:
             return {name: self._counts[name] for name in COUNTERS}
 
+    def times(self) -> dict[str, float]:
+        """Percentiles over the last results, milliseconds; zeros before the first."""
+        with self._lock:
+            series = {'processing': list(self._processing_ms), 'latency': list(self._latency_ms)}
+        return {
+            f'{name}_ms_p{q}': _percentile(np.array(values), q)
+            for name, values in series.items()
+            for q in (50, 95, 99)
+        }
+
     def seconds_since_image(self) -> float | None:
         """Time since an image arrived, None before the first."""
         with self._lock:
@@ -112,9 +122,8 @@ class Health:
             missing: what an active node waits for, empty if it runs.
             facts: more lines for the table, such as model and device.
         """
-        counts = self.counts
+        counts, times = self.counts, self.times()
         with self._lock:
-            processing, latency = np.array(self._processing_ms), np.array(self._latency_ms)
             span = self._finished_s[-1] - self._finished_s[0] if len(self._finished_s) > 1 else 0.0
             rate_hz = (len(self._finished_s) - 1) / span if span > 0 else 0.0
             trouble, failure = self._last_trouble, self._failure
@@ -131,16 +140,14 @@ class Health:
             level, message = DiagnosticStatus.ERROR, trouble[1]
         elif doubts:
             level, message = DiagnosticStatus.WARN, '; '.join(doubts)
-        elif 0 < budget_ms < _percentile(latency, 50):
+        elif 0 < budget_ms < times['latency_ms_p50']:
             level = DiagnosticStatus.WARN
-            message = f'latency {_percentile(latency, 50):.0f} ms, budget {budget_ms:.0f} ms'
+            message = f'latency {times["latency_ms_p50"]:.0f} ms, budget {budget_ms:.0f} ms'
         table = {'state': state, **facts, **decisions, 'rate_hz': f'{rate_hz:.2f}'}
         silent_s = self.seconds_since_image()
         table['last_image'] = 'none yet' if silent_s is None else f'{silent_s:.1f} s ago'
         table |= {f'images_{name}': str(count) for name, count in counts.items()}
-        for name, values in (('processing', processing), ('latency', latency)):
-            for q in (50, 95, 99):
-                table[f'{name}_ms_p{q}'] = f'{_percentile(values, q):.1f}'
+        table |= {name: f'{value:.1f}' for name, value in times.items()}
         return DiagnosticStatus(
             level=level,
             name=f'{node}: detections',

@@ -125,7 +125,10 @@ class ImageLoop:
     def _watch_time(self, now_ns: int) -> None:
         if now_ns < self._last_stamp_ns - TIME_JUMP_NS:
             back_s = (self._last_stamp_ns - now_ns) / 1e9
-            self._logger.info(f'image stamps went back by {back_s:.1f} s: going on from there')
+            self._logger.info(
+                f'image stamps went back by {back_s:.1f} s: going on from there',
+                throttle_duration_sec=REPEAT_S,
+            )
         self._last_stamp_ns = now_ns
 
     def _age_ms(self, message: Image | CompressedImage) -> float:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cmkd_ros.model.spec import PostSpec
 
 LARGEST_SCALE = 8.0
+LARGEST_NUMBER = 1e6  # of K and P, pixels
 # Size and focal length of KITTI's camera, to warm up with as long as none is known.
 _WARM_UP_P_PX_34 = np.array(
     [[721.5, 0.0, 609.6, 0.0], [0.0, 721.5, 172.9, 0.0], [0.0, 0.0, 1.0, 0.0]]
@@ -178,13 +179,20 @@ class Pipeline:
         )
 
     def _refuse_absurd(self, camera: CameraModel) -> None:
-        """A focal length near zero would blow the image up to gigabytes."""
+        """Refuse what no camera has, though it be finite: a focal length near zero would blow the
+        image up to gigabytes, a huge number would turn into infinity in the network."""
         scale = self._detector.focal_scale(camera)
         if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
             raise ValueError(
                 f'camera_info: focal length {camera.fx_px:g} px would resize the image by '
                 f'{scale:g}; the most is {LARGEST_SCALE:g} either way'
             )
+        fx, fy = camera.fx_px, float(camera.P_px_34[1, 1])
+        if not 1 / LARGEST_SCALE <= fy / fx <= LARGEST_SCALE:
+            raise ValueError(f'camera_info: P has focal lengths {fx:g} and {fy:g} px, far apart')
+        largest = max(np.abs(camera.P_px_34).max(), np.abs(camera.K_px_33).max())
+        if largest > LARGEST_NUMBER:
+            raise ValueError(f'camera_info: K or P has the number {largest:g}, which no camera has')
 
     def _doubt(self, camera: CameraModel) -> str:
         from cmkd_ros.detector import FX_WORKING_RANGE

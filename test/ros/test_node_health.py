@@ -51,6 +51,28 @@ def test_wrong_input_is_counted_and_the_next_image_is_answered(active, messages,
     active.status_with(lambda status: status.level == DiagnosticStatus.OK)
 
 
+@pytest.mark.parametrize(
+    ('place', 'value', 'words'),
+    [
+        (0, 1e-3, 'would resize the image'),
+        (5, 1e6, 'focal lengths 190 and 1e+06 px, far apart'),
+        (2, 1e300, 'the number 1e+300, which no camera has'),
+    ],
+)
+def test_finite_numbers_that_no_camera_has_are_refused(
+    place, value, words, active, messages, picture
+):
+    second = 210 + place
+    info = messages.info(second * 10**9)
+    info.p[place] = value
+    bad = active.node.counts['bad']
+    active.infos.publish(info)
+    active.images.publish(messages.image(picture(0), second * 10**9))
+    active.wait(lambda: active.node.counts['bad'] == bad + 1)
+    assert words in active.status_with(lambda s: s.level == DiagnosticStatus.ERROR).message
+    active.ask(messages, messages.image(picture(0), (second + 10) * 10**9))
+
+
 def test_an_image_of_an_uncalibrated_frame_waits_and_says_for_what(active, messages, picture):
     waiting = active.node.counts['waiting']
     active.images.publish(messages.image(picture(0), 300 * 10**9, frame='nose'))

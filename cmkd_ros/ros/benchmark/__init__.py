@@ -1,0 +1,1 @@
+"""Measurements of the node: `python -m cmkd_ros.ros.benchmark --help`."""

@@ -84,7 +84,13 @@ def _detect(options: argparse.Namespace) -> None:
     from cmkd_ros.detect_image import detect_image
 
     rows = detect_image(
-        options.model, options.image, options.calib, options.out, options.device, options.score
+        options.model,
+        options.image,
+        options.calib,
+        options.out,
+        options.device,
+        options.score,
+        options.precision,
     )
     text = json.dumps(rows, indent=1)
     if options.json:
@@ -96,6 +102,20 @@ def _detect(options: argparse.Namespace) -> None:
             f'{length:.2f} x {width:.2f} x {height:.2f} m  yaw {yaw:5.2f} rad'
         )
     print(f'{len(rows)} objects' + (f'; pictures in {options.out}' if options.out else ''))
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from cmkd_ros.benchmark import benchmark, student_to_measure
+    from cmkd_ros.benchmark_table import print_benchmark
+
+    student, spec = student_to_measure(options.model, options.student)
+    with show_progress('measuring', options.repeats) as step:
+        result = benchmark(
+            student, spec, options.precision, tuple(options.size), options.repeats, step
+        )
+    if options.json:
+        options.json.write_text(json.dumps(result.as_dict(), indent=1) + '\n')
+    print_benchmark(result)
 
 
 def _synth(options: argparse.Namespace) -> None:
@@ -258,6 +278,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     'info': _info,
     'import-official': _import_official,
     'detect': _detect,
+    'benchmark': _benchmark,
     'synth': _synth,
     'prepare-kitti': _prepare_kitti,
     'train-teacher': _train_teacher,

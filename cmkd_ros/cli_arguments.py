@@ -63,7 +63,19 @@ def _add_runtime_commands(add: Add) -> None:
     detect.add_argument('--out', type=Path, help='folder for an overlay and a BEV picture')
     detect.add_argument('--json', type=Path, help='write the boxes there')
     detect.add_argument('--score', type=float, help="score threshold; default: the bundle's")
+    _add_precision(detect)
     _add_device(detect)
+
+    bench = add('benchmark', 'time, operations and memory of a student, stage by stage')
+    which = bench.add_mutually_exclusive_group(required=True)
+    which.add_argument('--model', type=Path, help='student bundle (*.cmkd)')
+    which.add_argument('--student', metavar='NAME', help='r18, scd_r50, ... with random weights')
+    bench.add_argument(
+        '--size', type=int, nargs=2, default=(1242, 375), metavar=('W', 'H'), help='of the image'
+    )
+    bench.add_argument('--repeats', type=int, default=10, help='default: %(default)s')
+    bench.add_argument('--json', type=Path, help='write every number there')
+    _add_precision(bench, 'auto')
 
     synth = add('synth', 'a synthetic drive in KITTI layout')
     synth.add_argument('--out', type=Path, required=True)
@@ -108,7 +120,7 @@ def _add_evaluation_commands(add: Add) -> None:
     evaluate.add_argument('--model', type=Path, required=True, help='student or teacher bundle')
     evaluate.add_argument('--data', type=Path, required=True, help='KITTI folder')
     evaluate.add_argument('--split', type=Path, help='frame list; default: every image')
-    evaluate.add_argument('--precision', default='fp32')
+    _add_precision(evaluate)
     evaluate.add_argument('--out', type=Path, help='folder for results and pictures')
     evaluate.add_argument(
         '--pictures', type=int, default=4, metavar='N',
@@ -149,6 +161,15 @@ def _add_allow_leak(command: argparse.ArgumentParser) -> None:
         '--allow-leak',
         action='store_true',
         help='evaluation frames that were learned from: go on, and record it',
+    )
+
+
+def _add_precision(command: argparse.ArgumentParser, default: str = 'fp32') -> None:
+    command.add_argument(
+        '--precision',
+        default=default,
+        choices=('auto', 'fp32', 'bf16', 'fp16'),
+        help='of the network; auto: bf16 where the device has it; default: %(default)s',
     )
 
 

@@ -1,88 +1,107 @@
-"""The pyramid pooling of the depth head as matrix products over image rows.
+"""The pyramid pooling of the depth head, its dilated convolutions as products over image rows.
 
 A 3x3 convolution whose rate is of the size of the map multiplies mostly padding. With channels
 last, the map rows that one row of taps can see are one contiguous block: per row of taps one matrix
 product over that block gives what all its pixels contribute (a "slab"), and every output pixel
 sums the at most nine entries that belong to it. At rates 12, 24, 36 on 47 rows 83, 66 and 49 % of
-the operations remain.
+the operations remain. CPUs with matrix tiles gain most: oneDNN's convolutions for them are slow
+on wide padding. Those for AVX-512 skip such taps themselves and are as fast.
 
 Letters: B batch, C channels, H W rows and columns, P = H * W pixels, T all slab entries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cmkd_ros.model.conv_bn import ConvBnRelu
 from cmkd_ros.model.depth_net import Aspp
 from cmkd_ros.model.fast_conv import fold_batch_norm
 
 
 class FastAspp(nn.Module):
-    """`Aspp` in eval mode."""
+    """`Aspp` in eval mode; the pooled view is a part of the projection's bias."""
 
-    def __init__(self, plain: Aspp, dtype: torch.dtype) -> None:
+    def __init__(
+        self, plain: Aspp, branches: Sequence[nn.Module], project: nn.Module, dtype: torch.dtype
+    ) -> None:
+        """Take what the caller has made of the convolutions.
+
+        Args:
+            plain: the module this one stands for.
+            branches: its convolutions, batch norm and ReLU included.
+            project: its last convolution over the channels of `branches`, without bias or ReLU.
+            dtype: of the result.
+        """
         super().__init__()
         self.dtype = dtype
-        branches = [branch for branch in plain.branches if isinstance(branch, ConvBnRelu)]
-        self.rates = [int(branch.conv.dilation[0]) for branch in branches]
-        weights, biases = [], []
-        for branch in branches:
-            weight, bias = fold_batch_norm(branch.conv.weight, branch.conv.bias, branch.bn)
-            # (ky, in, kx * out): one matrix per row of taps.
-            weights.append(weight.permute(2, 1, 3, 0).flatten(2).to(dtype).contiguous())
-            biases.append(bias.to(dtype))
-        self.weights, self.biases = weights, biases
+        self.branches = nn.ModuleList(branches)
+        self.project = project
         self.pooled = _matrix(plain.pooled.conv, plain.pooled.bn)
         weight_OC, self.project_bias = _matrix(plain.project.conv, plain.project.bn)
-        n_pooled = self.pooled[0].shape[0]
-        self.project_pooled_OC = weight_OC[:, -n_pooled:]
-        self.project_OC = weight_OC[:, :-n_pooled].to(dtype).contiguous()
-        self._bags: dict[tuple[int, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.project_pooled_OC = weight_OC[:, -len(self.pooled[0]) :]
 
     def forward(self, deep_BCHW: torch.Tensor) -> torch.Tensor:
         """Map (B, in_channels, H, W) to (B, channels, H, W), channels last."""
-        batch, _, height, width = deep_BCHW.shape
-        rows_BPC = deep_BCHW.to(self.dtype).permute(0, 2, 3, 1).flatten(1, 2)
-        projected = torch.stack([self._image(rows_PC, height, width) for rows_PC in rows_BPC])
-        return projected.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-    def _image(self, rows_PC: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        views = []
-        for rate, weight, bias in zip(self.rates, self.weights, self.biases, strict=True):
-            if len(weight) == 1:
-                view = torch.addmm(bias, rows_PC, weight[0])
-            else:
-                view = self._dilated(rows_PC, weight, rate, height, width).add_(bias)
-            views.append(view.relu_())
-        # The pooled view is the same everywhere: a part of the projection's bias.
+        deep = deep_BCHW.to(self.dtype)
         weight_OC, bias_O = self.pooled
-        pooled_O = F.linear(rows_PC.float().mean(0), weight_OC, bias_O).relu_()
-        bias = F.linear(pooled_O, self.project_pooled_OC, self.project_bias)
-        return F.linear(torch.cat(views, dim=1), self.project_OC, bias.to(self.dtype)).relu_()
+        pooled_BO = F.linear(deep.float().mean((2, 3)), weight_OC, bias_O).relu_()
+        bias_BO = F.linear(pooled_BO, self.project_pooled_OC, self.project_bias)
+        views = torch.cat([branch(deep) for branch in self.branches], dim=1)
+        return self.project(views).add_(bias_BO.to(self.dtype)[:, :, None, None]).relu_()
 
-    def _dilated(
-        self, rows_PC: torch.Tensor, weight_3CN: torch.Tensor, rate: int, height: int, width: int
-    ) -> torch.Tensor:
-        """A 3x3 convolution at `rate` with as much padding, (P, out)."""
-        key = (rate, height, width)
-        if key not in self._bags:
+
+class RowClippedConv(nn.Module):
+    """A 3x3 convolution padded by its rate, with batch norm and ReLU."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        weight, self.bias = fold_batch_norm(conv.weight, conv.bias, norm)
+        self.bias = self.bias.to(dtype)
+        # (ky, in, kx * out): one matrix per row of taps.
+        self.weight_3CN = weight.permute(2, 1, 3, 0).flatten(2).to(dtype).contiguous()
+        self.rate = int(conv.dilation[0])
+        self._bags: tuple[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] | None = None
+
+    def forward(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
+        """Map (B, in, H, W) to (B, out, H, W), channels last."""
+        height, width = maps_BCHW.shape[2:]
+        if self._bags is None or self._bags[0] != (height, width):
             with torch.inference_mode(False):
-                self._bags = {k: v for k, v in self._bags.items() if k[1:] == key[1:]}
-                self._bags[key] = _slab_entries(rate, height, width)
-        entries_T, begins_P = self._bags[key]
-        blocks = [range(a * width, b * width) for a, b in _seen_rows(rate, height)]
-        slab = rows_PC.new_empty(sum(map(len, blocks)), weight_3CN.shape[2])
+                self._bags = ((height, width), _slab_entries(self.rate, height, width))
+        rows_BPC = maps_BCHW.to(self.weight_3CN.dtype).permute(0, 2, 3, 1).flatten(1, 2)
+        found = [self._image(rows_PC, height, width, *self._bags[1]) for rows_PC in rows_BPC]
+        return torch.stack(found).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+    def _image(
+        self,
+        rows_PC: torch.Tensor,
+        height: int,
+        width: int,
+        entries_T: torch.Tensor,
+        begins_P: torch.Tensor,
+    ) -> torch.Tensor:
+        blocks = [range(a * width, b * width) for a, b in _seen_rows(self.rate, height)]
+        slab_PN = rows_PC.new_empty(sum(map(len, blocks)), self.weight_3CN.shape[2])
         begin = 0
-        for block, weight_CN in zip(blocks, weight_3CN, strict=True):
+        for block, weight_CN in zip(blocks, self.weight_3CN, strict=True):
             end = begin + len(block)
-            torch.mm(rows_PC[block.start : block.stop], weight_CN, out=slab[begin:end])
+            torch.mm(rows_PC[block.start : block.stop], weight_CN, out=slab_PN[begin:end])
             begin = end
-        return F.embedding_bag(
-            entries_T, slab.view(-1, weight_3CN.shape[2] // 3), begins_P, mode='sum'
-        )
+        slab_TO = slab_PN.view(-1, len(self.bias))
+        return F.embedding_bag(entries_T, slab_TO, begins_P, mode='sum').add_(self.bias).relu_()
+
+
+def project_without_pooled(plain: Aspp) -> nn.Conv2d:
+    """The last convolution with its norm, without the bias and the channels of the pooled view."""
+    weight_OC, _ = _matrix(plain.project.conv, plain.project.bn)
+    weight_OC = weight_OC[:, : -plain.pooled.conv.out_channels]
+    conv = nn.Conv2d(weight_OC.shape[1], weight_OC.shape[0], 1, bias=False)
+    conv.weight = nn.Parameter(weight_OC[:, :, None, None], requires_grad=False)
+    return conv
 
 
 def _matrix(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,31 +9,17 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from pathlib import Path
 
 import torch
 
+from cmkd_ros.model.cpu_features import cpu_multiplies_bf16
 from cmkd_ros.model.deploy import fast_form
 from cmkd_ros.model.student import Student
 
 LOG = logging.getLogger('cmkd.model')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 BF16_LIMIT = 3e-2  # relative root mean square of each head map against fp32
-_BF16_FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}  # the last is Arm's
 _CHECK_HW = (192, 624)
-
-
-def cpu_multiplies_bf16(cpuinfo: Path = Path('/proc/cpuinfo')) -> bool:
-    """Whether this CPU has instructions for bf16 products; False where it cannot be told."""
-    try:
-        text = cpuinfo.read_text()
-    except OSError:
-        return False
-    for line in text.splitlines():
-        name, _, value = line.partition(':')
-        if name.strip() in ('flags', 'Features'):
-            return not _BF16_FLAGS.isdisjoint(value.split())
-    return False
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -10,7 +10,6 @@ from cmkd_ros.model.fast_conv import FoldedConv
 from cmkd_ros.model.precision import (
     BF16_LIMIT,
     check_precision,
-    cpu_multiplies_bf16,
     for_inference,
     head_deviation,
 )
@@ -28,22 +27,6 @@ def student():
 
 def type_of(network):
     return next(m.weight.dtype for m in network.modules() if isinstance(m, FoldedConv))
-
-
-@pytest.mark.parametrize(
-    ('text', 'expected'),
-    [
-        ('processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n', True),
-        ('flags : fpu amx_tile amx_bf16\n', True),
-        ('Features\t: fp asimd bf16 i8mm\n', True),
-        ('flags : fpu avx2 avx512f avx512_vnni\n', False),
-        ('model name : a CPU with bf16 in its name\n', False),
-    ],
-)
-def test_the_flags_of_the_cpu_tell(tmp_path, text, expected):
-    (tmp_path / 'cpuinfo').write_text(text)
-    assert cpu_multiplies_bf16(tmp_path / 'cpuinfo') is expected
-    assert not cpu_multiplies_bf16(tmp_path / 'absent')
 
 
 @pytest.mark.parametrize('precision', ['auto', 'bf16'])

@@ -73,7 +73,9 @@ def test_everything_is_installed_where_ros_looks_for_it(prefix):
     assert (prefix / 'share/ament_index/resource_index/packages/cmkd_ros').is_file()
     assert (share / 'package.xml').is_file()
     for folder in ('config', 'launch'):
-        files = [p for p in (ROOT / folder).rglob('*') if p.suffix in {'.yaml', '.py', '.xml'}]
+        files = [
+            p for p in (ROOT / folder).rglob('*') if p.suffix in {'.yaml', '.py', '.xml', '.rviz'}
+        ]
         present = {p.relative_to(ROOT / folder) for p in files}
         installed = {p.relative_to(share / folder) for p in (share / folder).rglob('*')}
         assert present <= installed, folder

@@ -108,6 +108,8 @@ def check_leaks(
         message = (
             f'{where}: frames kept for evaluation, or their drives, are among those learned from'
         )
+        if not all(overlap.drives for overlap in leaks.values()):
+            advice += ', tell recordings of one rig apart by a file DATASET (docs/kitti.md)'
         if not allow:
             raise ValueError(f'{message}: {shown}; {advice}, or go on with --allow-leak')
         LOG.warning('%s, as allowed: %s', message, shown)

@@ -135,6 +135,16 @@ def test_what_is_not_known_is_told(caplog):
     assert 'not known which frames the student, teacher learned from' in caplog.text
 
 
+def test_sets_that_only_look_alike_are_told_how_to_differ():
+    """Without drives two recordings of one rig cannot be told apart."""
+    roles = {'teacher': used_data('a')}
+    with pytest.raises(ValueError, match=r'teacher: 1 frames \(frames a\); .* a file DATASET'):
+        check_leaks('x.cmkd', roles, [FrameIdentity('a', 'a')], False, 'take others')
+    seen = {'teacher': UsedData.of([FrameIdentity('a', 'a', 'd')])}
+    with pytest.raises(ValueError, match='take others, or go on with --allow-leak'):
+        check_leaks('x.cmkd', seen, [FrameIdentity('b', 'b', 'd')], False, 'take others')
+
+
 @pytest.mark.parametrize('data', [[], 'x', {'teacher': 3}, {'teacher': {'frames': '!'}}])
 def test_malformed_provenance_is_named(data):
     with pytest.raises(ValueError, match='y.cmkd: provenance.data'):

@@ -91,6 +91,7 @@ class ImageLoop:
                 return
             sentence = f'detection failed: {type(error).__name__}: {error}'
             self._health.trouble('failed', sentence)
+            self._pipeline.give_memory_back()
             self._logger.error(sentence, throttle_duration_sec=REPEAT_S)
 
     def _next(self) -> Image | CompressedImage | None:

@@ -7,6 +7,7 @@ What cannot be used raises `ValueError` (the input is wrong), what is not there 
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -137,6 +138,15 @@ class Pipeline:
                 camera = camera_from_info(info, *choices)
         black_HW3 = np.zeros((camera.height, camera.width, 3), np.uint8)
         self._detector(black_HW3, camera, camera_mount_pose(1.65))
+
+    def give_memory_back(self) -> None:
+        """Return what torch keeps for later to the device: after it ran out, the next image may
+        need other sizes of it."""
+        gc.collect()
+        if self._detector.device.type == 'cuda':
+            import torch
+
+            torch.cuda.empty_cache()
 
     def _result_frame(
         self, header: Header, pose: ReferencePose, target_frame: str

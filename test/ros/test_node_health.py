@@ -162,6 +162,22 @@ def test_pictures_without_content_are_told_of_and_answered(active, messages, pic
     active.status_with(lambda status: status.level == DiagnosticStatus.OK)
 
 
+def test_a_camera_that_is_unplugged_and_comes_back(make_active, messages, picture):
+    bench = make_active()
+    bench.ask(messages, messages.image(picture(0), 10**9))
+    bench.peer.destroy_publisher(bench.images)
+    bench.peer.destroy_publisher(bench.infos)
+    status = bench.status_with(lambda status: 'no image' in status.message)
+    assert 'nobody publishes it' in status.message
+    bench.images = bench.peer.create_publisher(Image, 'image', 10)
+    bench.wait(bench.images.get_subscription_count)
+    # Its camera_info is still missing: the one from before is of the same frame.
+    image = messages.image(picture(1), 2 * 10**9)
+    bench.images.publish(image)
+    bench.wait(lambda: bench.answers(image.header.stamp))
+    bench.status_with(lambda status: status.level == DiagnosticStatus.OK)
+
+
 @pytest.mark.parametrize('damage', ['missing', 'truncated', 'no bundle', 'folder'])
 def test_a_model_that_cannot_be_used_is_an_error_in_diagnostics_and_another_one_cures_it(
     damage, make_bench, small_model, tmp_path

@@ -9,6 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (env/ builds it)')
 
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float64
 from visualization_msgs.msg import MarkerArray
 
 from cmkd_ros import CameraModel
@@ -140,3 +141,20 @@ def test_labels_are_told_to_who_comes_late(active):
 def test_the_type_on_the_wire_is_the_official_one(active):
     (info,) = active.peer.get_publishers_info_by_topic('detections')
     assert info.topic_type == 'vision_msgs/msg/Detection3DArray'
+
+
+def test_times_are_published_as_autoware_names_them(active, messages, picture):
+    found = {'debug/processing_time_ms': [], 'debug/pipeline_latency_ms': []}
+    subscriptions = [
+        active.peer.create_subscription(Float64, topic, values.append, 1)
+        for topic, values in found.items()
+    ]
+    active.wait(lambda: all(s.get_publisher_count() for s in subscriptions))
+    while not all(found.values()):  # the node may match a subscription later than we do
+        active.ask(messages, messages.image(picture(2), time.time_ns()))
+        time.sleep(0.05)
+    processing, latency = (values[-1].data for values in found.values())
+    assert 0.0 < processing < 5000.0
+    assert processing <= latency + 0.1
+    for subscription in subscriptions:
+        active.peer.destroy_subscription(subscription)

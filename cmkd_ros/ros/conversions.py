@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cmkd_ros.geometry import CameraModel
 from cmkd_ros.ros.bag_conventions import Choice, convention_of
+from cmkd_ros.ros.raw_image import RawImage
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ ENCODINGS = {
 }
 
 
-def image_to_rgb(message: Image, assume_encoding: str = '') -> np.ndarray:
+def image_to_rgb(message: Image | RawImage, assume_encoding: str = '') -> np.ndarray:
     """Read the pixels of an image message.
 
     Args:
@@ -108,7 +109,7 @@ def image_to_rgb(message: Image, assume_encoding: str = '') -> np.ndarray:
     return encoding.to_rgb(np.ndarray(shape, item, message.data, strides=strides))
 
 
-def _by_cv_bridge(message: Image, name: str) -> np.ndarray:
+def _by_cv_bridge(message: Image | RawImage, name: str) -> np.ndarray:
     """Rarer encodings, by the package that every ROS installation has or can have.
 
     It is not used for the common ones: it copies them all, refuses 8UC3 and lacks some of YUV.
@@ -120,9 +121,10 @@ def _by_cv_bridge(message: Image, name: str) -> np.ndarray:
             f"image encoding '{name}' is not supported; supported: {', '.join(ENCODINGS)}, and "
             f'what the package cv_bridge knows, which cannot be used here ({error})'
         ) from None
-    message.encoding = name
+    whole = message.message() if isinstance(message, RawImage) else message
+    whole.encoding = name
     try:
-        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'))
+        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(whole, 'rgb8'))
     except (CvBridgeError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"image encoding '{name}': cv_bridge cannot convert it: {error}") from None
 

@@ -231,6 +231,7 @@ class DetectorNode(LifecycleNode):
             input_qos(qos, depth),
             event_callbacks=self._events(topic, counts_losses=kind is not CameraInfo),
             qos_overriding_options=overriding_options(self, topic),
+            raw=kind is Image,
         )
 
     def _events(self, topic: str, counts_losses: bool) -> SubscriptionEventCallbacks:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
 from cmkd_ros.ros.health import Health
 from cmkd_ros.ros.latest import LatestSlot
@@ -19,6 +19,7 @@ from cmkd_ros.ros.pairing import stamp_ns
 from cmkd_ros.ros.parameters import Parameters
 from cmkd_ros.ros.picture_check import PictureCheck
 from cmkd_ros.ros.pipeline import Pipeline, SeenFrame
+from cmkd_ros.ros.raw_image import RawImage, read_image
 
 POLL_S = 0.1  # a step that finds no image ends after this, so that the worker can do other work
 REPEAT_S = 5.0  # between two equal complaints in the log
@@ -56,12 +57,13 @@ class ImageLoop:
         self._now_ns = now_ns
         self._is_alive = is_alive
         self._logger = logger
-        self._slot: LatestSlot[Image | CompressedImage] = LatestSlot()
+        self._slot: LatestSlot[bytes | CompressedImage] = LatestSlot()
         self._pictures = PictureCheck()
         self._last_stamp_ns = 0
 
-    def put(self, message: Image | CompressedImage) -> None:
-        """Offer an image; called in the executor's thread, so it does next to nothing."""
+    def put(self, message: bytes | CompressedImage) -> None:
+        """Offer an image, raw ones as they were received; called in the executor's thread, so it
+        does next to nothing."""
         self._health.count('received')
         if self._slot.put(message):
             self._health.count('dropped' if self._outputs.is_watched() else 'unwatched')
@@ -94,13 +96,14 @@ class ImageLoop:
             self._pipeline.give_memory_back()
             self._logger.error(sentence, throttle_duration_sec=REPEAT_S)
 
-    def _next(self) -> Image | CompressedImage | None:
+    def _next(self) -> RawImage | CompressedImage | None:
         if not self._outputs.is_watched():
             time.sleep(POLL_S / 5)
             return None
-        return self._slot.take(POLL_S)
+        message = self._slot.take(POLL_S)
+        return read_image(message) if isinstance(message, bytes) else message
 
-    def _process(self, message: Image | CompressedImage) -> None:
+    def _process(self, message: RawImage | CompressedImage) -> None:
         started = time.perf_counter()
         self._watch_time(stamp_ns(message.header.stamp))
         parameters = self._parameters()
@@ -132,5 +135,5 @@ class ImageLoop:
             )
         self._last_stamp_ns = now_ns
 
-    def _age_ms(self, message: Image | CompressedImage) -> float:
+    def _age_ms(self, message: RawImage | CompressedImage) -> float:
         return (self._now_ns() - stamp_ns(message.header.stamp)) / 1e6

@@ -28,6 +28,7 @@ from cmkd_ros.ros.conversions import (
 from cmkd_ros.ros.pairing import CameraInfos, stamp_ns
 from cmkd_ros.ros.parameters import Parameters
 from cmkd_ros.ros.pose import PoseChooser, ReferencePose
+from cmkd_ros.ros.raw_image import RawImage
 
 if TYPE_CHECKING:
     from cmkd_ros.detector import Detections, Detector
@@ -90,7 +91,9 @@ class Pipeline:
         self._camera: tuple[tuple, CameraModel] | None = None
         self._pose_source = ''
 
-    def process(self, message: Image | CompressedImage, parameters: Parameters) -> SeenFrame:
+    def process(
+        self, message: Image | RawImage | CompressedImage, parameters: Parameters
+    ) -> SeenFrame:
         """Detect objects in one image.
 
         Raises:

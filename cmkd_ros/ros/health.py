@@ -134,10 +134,11 @@ class Health:
             level, message = DiagnosticStatus.ERROR, f'{state}: {failure}'
         elif state != 'active':
             level, message = DiagnosticStatus.WARN, state
+        elif trouble is not None:
+            level = DiagnosticStatus.ERROR
+            message = f'{missing}; the last one: {trouble[1]}' if missing else trouble[1]
         elif missing:
             level, message = DiagnosticStatus.WARN, '; '.join([missing, *doubts])
-        elif trouble is not None:
-            level, message = DiagnosticStatus.ERROR, trouble[1]
         elif doubts:
             level, message = DiagnosticStatus.WARN, '; '.join(doubts)
         elif 0 < budget_ms < times['latency_ms_p50']:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cmkd_ros.model.spec import PostSpec
 
 LARGEST_SCALE = 8.0
+LARGEST_IMAGE_PX = 1e8
 LARGEST_NUMBER = 1e6  # of K and P, pixels
 # Size and focal length of KITTI's camera, to warm up with as long as none is known.
 _WARM_UP_P_PX_34 = np.array(
@@ -132,15 +133,26 @@ class Pipeline:
         return self._own_post.model_copy(update=given)
 
     def warm_up(self, parameters: Parameters) -> None:
-        """Run the network once on a black image, of the camera's size if it is known already."""
-        camera = CameraModel.from_projection(_WARM_UP_P_PX_34, 1242, 375)
+        """Run the network once on a black image, of the camera's size if a sound camera_info is
+        here already.
+
+        Raises:
+            RuntimeError, MemoryError: the network does not run on this device.
+        """
+        sizes = [CameraModel.from_projection(_WARM_UP_P_PX_34, 1242, 375)]
         info = self._infos.latest()
         if info is not None:
+            choices = parameters.rectified, parameters.use_projection_offset
             with contextlib.suppress(ValueError):  # told when an image asks for it
-                choices = parameters.rectified, parameters.use_projection_offset
                 camera = camera_from_info(info, *choices)
-        black_HW3 = np.zeros((camera.height, camera.width, 3), np.uint8)
-        self._detector(black_HW3, camera, camera_mount_pose(1.65))
+                self._refuse_absurd(camera)
+                sizes.insert(0, camera)
+        for camera in sizes:
+            black_HW3 = np.zeros((camera.height, camera.width, 3), np.uint8)
+            # Nothing may hinder the start that an image of that size would be refused for.
+            with contextlib.suppress(ValueError):
+                self._detector(black_HW3, camera, camera_mount_pose(1.65))
+                return
 
     def give_memory_back(self) -> None:
         """Return what torch keeps for later to the device: after it ran out, the next image may
@@ -199,6 +211,11 @@ class Pipeline:
             raise ValueError(
                 f'camera_info: focal length {camera.fx_px:g} px would resize the image by '
                 f'{scale:g}; the most is {LARGEST_SCALE:g} either way'
+            )
+        if camera.width * camera.height > LARGEST_IMAGE_PX:
+            raise ValueError(
+                f'camera_info: {camera.width}x{camera.height} pixels, expected at most '
+                f'{LARGEST_IMAGE_PX:.0e} in all'
             )
         fx, fy = camera.fx_px, float(camera.P_px_34[1, 1])
         if not 1 / LARGEST_SCALE <= fy / fx <= LARGEST_SCALE:

@@ -177,6 +177,18 @@ class Bench:
         self.wait(found)
         return found()
 
+    def recovers(self, messages, pixels) -> None:
+        """Send sound images until the diagnostics are content."""
+        start, base = len(self.diagnostics), time.time_ns()
+        name = f'{self.node.get_fully_qualified_name()}: detections'
+        for count in range(200):
+            self.ask(messages, messages.image(pixels + np.uint8(count % 2), base + count))
+            for message in self.diagnostics[start:]:
+                if message.status[0].name == name and message.status[0].level == b'\x00':
+                    return
+            time.sleep(0.1)
+        raise AssertionError(self.diagnostics[-1])
+
     def close(self) -> None:
         self.node.close()
         self.context.try_shutdown()

@@ -2,6 +2,7 @@
 
 import gc
 import resource
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,22 @@ def test_configured_again_and_again_it_gives_the_model_back(make_active):
         if turn == 3:
             before_mb = resident_mb()
     assert resident_mb() - before_mb < 20
+
+
+@pytest.mark.parametrize('size', [(320, 1), (2**32 - 1, 1), (320, 96)])
+def test_no_camera_info_keeps_the_node_from_its_start(
+    size, make_bench, small_model, messages, picture
+):
+    """What is known of the camera serves the warm-up, where it is sound."""
+    bench = make_bench(model__path=str(small_model), device='cpu', pose__source='mount')
+    assert bench.change_state('configure')
+    bench.wait(bench.infos.get_subscription_count)
+    bench.infos.publish(messages.info(10**9, size=size))
+    time.sleep(0.1)
+    assert bench.change_state('activate')
+    bench.subscribe()
+    bench.wait(bench.connected)
+    bench.ask(messages, messages.image(picture(0), 2 * 10**9))
 
 
 def random_value(rng, declared):

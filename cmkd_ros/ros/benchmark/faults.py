@@ -49,7 +49,10 @@ def measure_faults(messages: int, model: Path | None = None, seed: int = 0) -> d
                 successful = _set_one(rig, str(rng.choice(_LIVE)), float(rng.normal(0, 2)))
                 taken, refused = taken + successful, refused + (not successful)
             if index % _STATES_EVERY == 0:
-                cycles += rig.change_state('deactivate') and rig.change_state('activate')
+                cycles += rig.change_state('deactivate')
+                # Else the old subscription may be taken for the new one, and an image be lost.
+                rig.wait(lambda: not rig.images.get_subscription_count())
+                rig.change_state('activate')
                 rig.wait(rig.images.get_subscription_count)
                 memory_mb.append(resident_mb())
         for name in _LIVE:

@@ -42,7 +42,7 @@ def run_comparisons(goldens: Path, losses: bool, gradients: bool) -> list[Sectio
     Args:
         goldens: folder of recorded values.
         losses: also the losses of whole batches (minutes).
-        gradients: and their gradients (10 GB of memory, ten minutes on two cores).
+        gradients: and their gradients (5 GB of memory, ten minutes on two cores).
     """
     sections = [_section('Student scd_r50 (and pp_r50, the same network)', student_rows, goldens)]
     for teacher in TEACHER_GOLDENS:
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--losses', action='store_true', help='whole batches too: minutes')
     parser.add_argument(
-        '--gradients', action='store_true', help='losses and gradients: 10 GB, ten minutes'
+        '--gradients', action='store_true', help='losses and gradients: 5 GB, ten minutes'
     )
     return parser
 

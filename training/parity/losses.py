@@ -20,6 +20,7 @@ from cmkd_ros.official import STUDENT_RULES, official_key
 from cmkd_ros.training.data.collate import make_batch
 from cmkd_ros.training.data.sample import Batch
 from cmkd_ros.training.engine.distill_module import distillation_terms
+from cmkd_ros.training.engine.activation_memory import recompute_activations
 from cmkd_ros.training.engine.optimise import make_optimiser
 from cmkd_ros.training.engine.recipe import DistillRecipe, load_recipe
 from cmkd_ros.training.parity.frames import golden_frames
@@ -69,7 +70,7 @@ def loss_rows(goldens: Path, golden: LossGolden, gradients: bool) -> list[Row]:
     Args:
         goldens: folder of recorded values.
         golden: which of them.
-        gradients: also run backward, and one step where one was recorded (10 GB of memory).
+        gradients: also run backward, and one step where one was recorded (5 GB of memory).
 
     Raises:
         ImportError: a sparse teacher without spconv.
@@ -83,6 +84,8 @@ def loss_rows(goldens: Path, golden: LossGolden, gradients: bool) -> list[Row]:
     batch = make_batch([frames[i] for i in range(len(frames))])
     teacher = _teacher_output(recipe, batch)
     student = _student(spec, recipe.stage == 2, golden.train_mode)
+    if recipe.optimiser.checkpoint_activations:
+        recompute_activations(student)
     with torch.set_grad_enabled(gradients):
         output = student(batch.image_B3HW, batch.cam_to_img_B34, batch.ref_to_cam_B44)
         terms = distillation_terms(output, teacher, batch, spec, recipe.weights)

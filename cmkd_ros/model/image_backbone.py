@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from cmkd_ros.model.conv_bn import ConvBn
 
-WIDTHS = (64, 128, 256)  # of layer1..layer3; layer4's follows from its output channels
-STEM_CHANNELS = 64
+STEM_CHANNELS = 64  # of the published ResNets
+WIDENING = (1, 2, 4)  # of layer1..layer3 over the stem; layer4's follows from its output channels
 
 
 class ImageFeatures(NamedTuple):
@@ -78,6 +78,7 @@ class Bottleneck(nn.Module):
 
 Block = type[BasicBlock] | type[Bottleneck]
 RESNETS: dict[str, tuple[Block, tuple[int, int, int, int]]] = {
+    'resnet10': (BasicBlock, (1, 1, 1, 1)),
     'resnet18': (BasicBlock, (2, 2, 2, 2)),
     'resnet50': (Bottleneck, (3, 4, 6, 3)),
 }
@@ -96,14 +97,16 @@ class ImageBackbone(nn.Module):
         mean_rgb: Sequence[float],
         std_rgb: Sequence[float],
         downscale: int = 1,
+        stem_channels: int = STEM_CHANNELS,
     ) -> None:
         """Build the layers, with the initialisation ResNets are trained from.
 
         Args:
-            resnet: 'resnet18' or 'resnet50'.
+            resnet: 'resnet10', 'resnet18' or 'resnet50'.
             layer4_channels: channels of the deep features; 2048 in the published ResNet-50.
             mean_rgb, std_rgb: of the images in [0, 1].
             downscale: 1, or 2 to average 2x2 pixels of the normalised image first.
+            stem_channels: of the first convolution; all layers but layer4 widen with it.
 
         Raises:
             ValueError: unknown resnet, or channels that its blocks cannot put out.
@@ -118,15 +121,16 @@ class ImageBackbone(nn.Module):
                 f'for {resnet}'
             )
         self.downscale = downscale
-        self.feature_channels = WIDTHS[2] * block.expansion
+        inner = [stem_channels * factor for factor in WIDENING]
+        self.feature_channels = inner[2] * block.expansion
         self.deep_channels = layer4_channels
         self.register_buffer('mean_rgb', torch.tensor(mean_rgb).view(3, 1, 1), persistent=False)
         self.register_buffer('std_rgb', torch.tensor(std_rgb).view(3, 1, 1), persistent=False)
 
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
-        channels = [STEM_CHANNELS, *(width * block.expansion for width in WIDTHS)]
-        widths = [*WIDTHS, layer4_channels // block.expansion]
+        self.conv1 = nn.Conv2d(3, stem_channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_channels)
+        channels = [stem_channels, *(width * block.expansion for width in inner)]
+        widths = [*inner, layer4_channels // block.expansion]
         self.layer1 = _layer(block, channels[0], widths[0], counts[0], stride=1)
         self.layer2 = _layer(block, channels[1], widths[1], counts[1], stride=2)
         # The first block of a dilated layer keeps the dilation of the layer before.

@@ -63,8 +63,9 @@ class DepthSpec(StrictModel):
 class ImageSpec(StrictModel):
     """Image network: dilated ResNet to stride 8 of its own input, and the depth head on top."""
 
-    backbone: Literal['resnet18', 'resnet50']
+    backbone: Literal['resnet10', 'resnet18', 'resnet50']
     downscale: Literal[1, 2] = 1  # average pooling of the normalised image before the backbone
+    stem_channels: Positive = 64  # of the first convolution; layers 1 to 3 widen with it
     layer4_channels: Positive = 2048  # channels that layer4 puts out
     depth_head: Literal['aspp', 'plain'] = 'aspp'
     depth_channels: Positive = 256

@@ -103,7 +103,12 @@ def build_student(spec: NetworkSpec, with_head: bool = True) -> Student:
     """
     image, depth = spec.image, spec.depth
     image_backbone = ImageBackbone(
-        image.backbone, image.layer4_channels, image.mean_rgb, image.std_rgb, image.downscale
+        image.backbone,
+        image.layer4_channels,
+        image.mean_rgb,
+        image.std_rgb,
+        image.downscale,
+        image.stem_channels,
     )
     depth_head_type = AsppDepthHead if image.depth_head == 'aspp' else PlainDepthHead
     bev_backbone = head = None

@@ -46,7 +46,7 @@ def test_halving_averages_pixels_and_ignores_what_lies_beyond_the_edge():
     assert torch.allclose(small[0, :, 17, 0], white[0, :, 34, :2].mean(1), atol=1e-6)
 
 
-@pytest.mark.parametrize('resnet', ['resnet18', 'resnet50'])
+@pytest.mark.parametrize('resnet', ['resnet10', 'resnet18', 'resnet50'])
 @pytest.mark.parametrize('downscale', [1, 2])
 def test_features_have_an_eighth_of_the_size_rounded_up(resnet, downscale):
     backbone = make_backbone(resnet, downscale=downscale)
@@ -74,7 +74,7 @@ def test_dilation_replaces_the_strides_of_the_last_layers(resnet, layer3, layer4
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(ValueError, match='resnet34.*expected one of resnet18, resnet50'):
+    with pytest.raises(ValueError, match='resnet34.*expected one of resnet10, resnet18, resnet50'):
         make_backbone('resnet34')
     with pytest.raises(ValueError, match='layer4_channels = 130: must be a multiple of 4'):
         make_backbone('resnet50', layer4_channels=130)

@@ -65,6 +65,7 @@ setup(
     extras_require={
         'test': ['pytest', 'hypothesis', 'ruff', 'mypy', 'types-PyYAML'],  # colcon test reads this
         'bags': BAGS,
+        'export': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.20', 'openvino>=2025.0'],
         'training': TRAINING + BAGS + ['spconv>=2.3.8'],
         # Sparse teachers on an NVIDIA GPU; env/README.md names the CUDA build of torch beside it.
         'cuda': TRAINING + BAGS + ['spconv-cu126>=2.3.8'],

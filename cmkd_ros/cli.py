@@ -118,6 +118,27 @@ def _benchmark(options: argparse.Namespace) -> None:
     print_benchmark(result)
 
 
+def _export(options: argparse.Namespace) -> None:
+    from cmkd_ros.checkpoint import load_bundle
+    from cmkd_ros.export import FP32_LIMIT, check_engines, export_onnx
+
+    student = load_bundle(options.model).build().eval()
+    size = tuple(options.size)
+    print(export_onnx(student, options.onnx, size))
+    engines = check_engines(student, options.onnx, size, options.frames)
+    for found in engines:
+        for name, deviation in found.deviations.items():
+            print(f'{found.engine:<12} {name:<12} {deviation:.1e}')
+    if not engines:
+        print('not compared: neither onnxruntime nor openvino is installed')
+    failed = [found.engine for found in engines if not found.passed]
+    if failed:
+        raise ValueError(
+            f'{options.onnx}: {", ".join(failed)} computes other maps than the student, by more '
+            f'than {FP32_LIMIT:.0e}; do not use it there'
+        )
+
+
 def _synth(options: argparse.Namespace) -> None:
     from cmkd_ros.training.data.synthetic import generate_drive, load_rig
 
@@ -279,6 +300,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     'import-official': _import_official,
     'detect': _detect,
     'benchmark': _benchmark,
+    'export': _export,
     'synth': _synth,
     'prepare-kitti': _prepare_kitti,
     'train-teacher': _train_teacher,

@@ -77,6 +77,14 @@ def _add_runtime_commands(add: Add) -> None:
     bench.add_argument('--json', type=Path, help='write every number there')
     _add_precision(bench, 'auto')
 
+    export = add('export', 'student -> ONNX file, compared in the engines that are installed')
+    export.add_argument('--model', type=Path, required=True, help='student bundle (*.cmkd)')
+    export.add_argument('--onnx', type=Path, required=True, help='file to write')
+    export.add_argument(
+        '--size', type=int, nargs=2, default=(1242, 375), metavar=('W', 'H'), help='of the images'
+    )
+    export.add_argument('--frames', type=int, default=5, help='compared; default: %(default)s')
+
     synth = add('synth', 'a synthetic drive in KITTI layout')
     synth.add_argument('--out', type=Path, required=True)
     synth.add_argument('--frames', type=int, required=True)

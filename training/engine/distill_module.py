@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from cmkd_ros.model.anchor_head import AnchorHead
 from cmkd_ros.model.outputs import AnchorHeadOutput, CenterHeadOutput, StudentOutput
-from cmkd_ros.model.spec import CenterHeadSpec, NetworkSpec
+from cmkd_ros.model.spec import AnchorHeadSpec, CenterHeadSpec, NetworkSpec
 from cmkd_ros.model.student import Student
 from cmkd_ros.training.data.sample import Batch
 from cmkd_ros.training.distill.center_label_loss import center_label_loss, center_targets
@@ -14,25 +15,29 @@ from cmkd_ros.training.distill.depth_loss import depth_loss
 from cmkd_ros.training.distill.feature_loss import feature_loss
 from cmkd_ros.training.distill.response_loss import anchor_response_loss
 from cmkd_ros.training.engine.module import TrainingModule
-from cmkd_ros.training.engine.recipe import DistillWeights, OptimiserSpec
+from cmkd_ros.training.engine.recipe import DistillWeights, OptimiserSpec, SupervisedWeights
 from cmkd_ros.training.teacher.lidar_teacher import TeacherOutput
+from cmkd_ros.training.teacher.supervised_loss import anchor_head_loss
 
 
 class DistillModule(TrainingModule):
     """The student learns the teacher's BEV map (stage 1) and its head maps too (stage 2).
 
-    Labels are not used, but by a centre head on labelled frames (cmkd-spec F4). The teacher sees
-    the points of the same, equally augmented frame; it is frozen, in eval mode, and no part of
-    checkpoints or of the optimiser.
+    Labels are not used, but by a centre head on labelled frames (cmkd-spec F4), and where `labels`
+    asks for it. The teacher sees the points of the same, equally augmented frame; it is frozen, in
+    eval mode, and no part of checkpoints or of the optimiser.
     """
+
+    network: Student
 
     def __init__(
         self,
         student: Student,
-        teacher: torch.nn.Module,
+        teacher: torch.nn.Module | None,
         spec: NetworkSpec,
         optimiser: OptimiserSpec,
         weights: DistillWeights,
+        labels: SupervisedWeights | None = None,
     ) -> None:
         # Channels last: convolutions in bf16 run several times faster so, on CPUs and GPUs.
         # (The ignore: torch's type stubs lack this form of `to`.)
@@ -40,37 +45,43 @@ class DistillModule(TrainingModule):
         super().__init__(student, optimiser)
         self.spec = spec
         self.weights = weights
+        self.labels = labels
         # In a list, so that Lightning neither registers, saves nor switches it to train mode.
-        self._frozen = [teacher.eval().requires_grad_(False)]
+        self._frozen = [] if teacher is None else [teacher.eval().requires_grad_(False)]
 
     @property
-    def teacher(self) -> torch.nn.Module:
-        """The frozen teacher."""
-        return self._frozen[0]
+    def teacher(self) -> torch.nn.Module | None:
+        """The frozen teacher, None where only labels and the LiDAR's depth teach."""
+        return self._frozen[0] if self._frozen else None
 
     def on_fit_start(self) -> None:
-        self.teacher.to(self.device)
+        for teacher in self._frozen:
+            teacher.to(self.device)
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
-        """Weighted sum of the distillation losses of cmkd-spec F1-F4."""
+        """Weighted sum of the losses of cmkd-spec F1-F4, and of F5 where labels teach."""
         # The teacher first: what it needs for a moment is free again when the student's
         # activations are kept.
         with torch.no_grad():
-            teacher = self.teacher(batch.points)
+            teacher = None if self.teacher is None else self.teacher(batch.points)
         student = self.network(batch.image_B3HW, batch.cam_to_img_B34, batch.ref_to_cam_B44)
         with torch.autocast(self.device.type, enabled=False):
             terms = self._terms(student, teacher, batch)
         return self.log_terms(terms, len(batch))
 
     def _terms(
-        self, student: StudentOutput, teacher: TeacherOutput, batch: Batch
+        self, student: StudentOutput, teacher: TeacherOutput | None, batch: Batch
     ) -> dict[str, torch.Tensor]:
-        return distillation_terms(student, teacher, batch, self.spec, self.weights)
+        terms = distillation_terms(student, teacher, batch, self.spec, self.weights)
+        if self.labels is not None:
+            head = self.network.head
+            terms |= anchor_label_terms(head, student, batch, self.spec, self.labels)
+        return terms
 
 
 def distillation_terms(
     student: StudentOutput,
-    teacher: TeacherOutput,
+    teacher: TeacherOutput | None,
     batch: Batch,
     spec: NetworkSpec,
     weights: DistillWeights,
@@ -78,7 +89,8 @@ def distillation_terms(
     """Every weighted loss of cmkd-spec F1-F4 that is switched on, by name.
 
     Args:
-        student, teacher: what both networks gave for the batch.
+        student, teacher: what both networks gave for the batch; without a teacher what is left
+            is the depth, and the labels of a centre head.
         batch: its depth targets; labels count for a centre head only.
         spec: of the student.
         weights: factors; 0 switches the features or the depth off.
@@ -87,7 +99,7 @@ def distillation_terms(
         ValueError: maps that differ in shape or kind, or depth targets that are missing.
     """
     terms: dict[str, torch.Tensor] = {}
-    if weights.bev:
+    if weights.bev and teacher is not None:
         terms |= feature_loss(student.bev_BCYX, teacher.bev_BCYX, weights.bev).as_dict()
     if weights.depth:
         if batch.depth_Bhw is None:
@@ -101,9 +113,14 @@ def distillation_terms(
             bins.max_m,
             weights.depth,
         ).as_dict()
-    match student.head, teacher.head:
+    match student.head, None if teacher is None else teacher.head:
         case None, _:
             pass
+        case AnchorHeadOutput(), None if teacher is None:
+            pass
+        case CenterHeadOutput() as own, None if teacher is None:
+            if bool(batch.labelled_B.any()):
+                terms |= _center_label_terms(own, batch, spec, weights)
         case AnchorHeadOutput() as own, AnchorHeadOutput() as given:
             terms |= anchor_response_loss(
                 own,
@@ -148,3 +165,54 @@ def _center_label_terms(
         )
     ]
     return center_label_loss(maps, targets, weights.label_cls, weights.label_box).as_dict()
+
+
+def anchor_label_terms(
+    head: torch.nn.Module | None,
+    student: StudentOutput,
+    batch: Batch,
+    spec: NetworkSpec,
+    weights: SupervisedWeights,
+) -> dict[str, torch.Tensor]:
+    """The teachers' detection loss (cmkd-spec F5) of a student on the labelled frames of a batch.
+
+    Args:
+        head: of the student.
+        student: what it gave for the batch.
+        batch: frames without labels do not count.
+        spec: of the student.
+        weights: factors.
+
+    Returns:
+        The terms by name, none where no frame is labelled.
+
+    Raises:
+        ValueError: the student has no anchor head.
+    """
+    maps, of_head = student.head, spec.head
+    if not (
+        isinstance(head, AnchorHead)
+        and isinstance(maps, AnchorHeadOutput)
+        and isinstance(of_head, AnchorHeadSpec)
+    ):
+        raise ValueError(
+            f'{spec.name}: labels are for an anchor head, found {of_head.kind}; a centre head '
+            'learns from labels by weights.label_cls and weights.label_box'
+        )
+    labelled = batch.labelled_B.nonzero().squeeze(1).tolist()
+    if not labelled:
+        return {}
+    terms = anchor_head_loss(
+        head,
+        AnchorHeadOutput(
+            maps.cls_logits[labelled], maps.box_deltas[labelled], maps.dir_logits[labelled]
+        ),
+        [batch.boxes[b] for b in labelled],
+        [batch.class_ids[b] for b in labelled],
+        [anchor.matched_iou for anchor in of_head.anchors],
+        [anchor.unmatched_iou for anchor in of_head.anchors],
+        cls_weight=weights.cls,
+        box_weight=weights.box,
+        dir_weight=weights.dir,
+    )
+    return {f'label_{name}': value for name, value in terms.as_dict().items()}

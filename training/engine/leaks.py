@@ -41,9 +41,12 @@ def lineage(bundle: Bundle) -> dict[str, UsedData | None]:
     }
 
 
-def student_lineage(own: UsedData, teacher: Bundle, stage_1: Bundle | None) -> Lineage:
+def student_lineage(own: UsedData, teacher: Bundle | None, stage_1: Bundle | None) -> Lineage:
     """What a student, its teacher, and the stage-1 student it started from learned from."""
-    roles: dict[str, UsedData | None] = {'student': own, **lineage(teacher)}
+    roles: dict[str, UsedData | None] = {
+        'student': own,
+        **({} if teacher is None else lineage(teacher)),
+    }
     before = {} if stage_1 is None else lineage(stage_1)
     for role, used in before.items():
         if used is None or used not in roles.values():  # usually the same teacher and frames

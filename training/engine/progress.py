@@ -33,9 +33,8 @@ class ProgressLines(lightning.Callback):
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith('loss')}
         terms = ' '.join(f'{k.removeprefix("loss/")} {v:.4g}' for k, v in sorted(metrics.items()))
         LOG.info(
-            'epoch %d/%d step %d/%d, %.2f s a step, %s left: %s',
+            'epoch %d step %d/%d, %.2f s a step, %s left: %s',
             trainer.current_epoch + 1,
-            trainer.max_epochs,
             step,
             total,
             per_step,

@@ -51,7 +51,8 @@ class DataSpec(StrictModel):
 class OptimiserSpec(StrictModel):
     """AdamW under a one-cycle schedule; defaults are the official student's."""
 
-    epochs: Positive
+    epochs: Positive | None = None  # this or `steps`
+    steps: Positive | None = None  # optimiser steps, however many passes over the frames they are
     batch_size: Positive = 4
     lr_max: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Weight = 0.01
@@ -63,6 +64,15 @@ class OptimiserSpec(StrictModel):
     beta2: Fraction = 0.999
     precision: Literal['fp32', 'bf16'] = 'fp32'
     checkpoint_activations: bool = False  # less than half the memory for a quarter more time
+
+    @model_validator(mode='after')
+    def _one_length(self) -> OptimiserSpec:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f'expected one of epochs and steps, found {self.epochs} and {self.steps}; '
+                'null switches one off'
+            )
+        return self
 
 
 class RunRecipe(StrictModel):
@@ -89,8 +99,8 @@ class TeacherAugment(StrictModel):
     paste_fill_up: bool = False  # objects that the frame has count towards `paste`
 
 
-class TeacherWeights(StrictModel):
-    """Weights of the teacher's supervised loss terms."""
+class SupervisedWeights(StrictModel):
+    """Weights of the detection loss on labels, of a teacher or of a student."""
 
     cls: Weight = 1.0  # of a centre head: of the heat maps
     box: Weight = 2.0
@@ -103,7 +113,7 @@ class TeacherRecipe(RunRecipe):
     task: Literal['teacher']
     teacher: str  # name in config/teachers, or a YAML file
     augment: TeacherAugment = TeacherAugment()
-    weights: TeacherWeights = TeacherWeights()
+    weights: SupervisedWeights = SupervisedWeights()
 
 
 class DistillWeights(StrictModel):
@@ -119,18 +129,24 @@ class DistillWeights(StrictModel):
 
 
 class DistillRecipe(RunRecipe):
-    """Distillation of a teacher into a camera student; stage 1 features, stage 2 responses too."""
+    """Distillation of a teacher into a camera student; stage 1 features, stage 2 responses too.
+
+    Without a teacher the student learns from labels, and from the LiDAR's depth if wanted.
+    """
 
     task: Literal['distill']
     stage: Literal[1, 2]
     student: str  # name in config/students, or a YAML file
-    teacher: Path  # teacher bundle
+    teacher: Path | None = None  # teacher bundle; none: only `labels` and the depth teach
     teacher_spec: str | None = None  # of config/teachers: its range and voxels, if not its own
     init_image: Path | None = None  # torchvision file that the image part of stage 1 starts from
     init: Path | None = None  # stage-1 student bundle whose weights stage 2 starts from
+    start_from_teacher: bool = True  # stage 2 takes over the teacher's BEV backbone and head
     flip: Fraction = 0.5
     redraw_empty: bool = False  # labelled frame without a box in range: take another one
     weights: DistillWeights = DistillWeights()
+    # Detection loss of an anchor head on labelled frames, as teachers have it; none: as officially.
+    labels: SupervisedWeights | None = None
 
     @model_validator(mode='after')
     def _stage_fits_init(self) -> DistillRecipe:
@@ -138,6 +154,16 @@ class DistillRecipe(RunRecipe):
             raise ValueError('init is for stage 2; stage 1 starts from fresh weights or init_image')
         if self.stage == 2 and self.init_image is not None:
             raise ValueError('init_image is for stage 1; stage 2 starts from init')
+        return self
+
+    @model_validator(mode='after')
+    def _something_teaches(self) -> DistillRecipe:
+        if self.labels is not None and self.stage == 1:
+            raise ValueError('labels are for stage 2; in stage 1 the student has no head')
+        if self.teacher is None and (self.stage == 1 or self.weights.bev):
+            raise ValueError('without a teacher expected stage: 2 and weights.bev: 0')
+        if self.teacher is None and not all(source.labelled for source in self.data.sources):
+            raise ValueError('without a teacher every source must be labelled')
         return self
 
 
@@ -152,17 +178,31 @@ def load_recipe(name_or_path: str | Path, overrides: tuple[str, ...] = ()) -> Ru
         FileNotFoundError: no such recipe; lists those that come with the package.
         ValueError: names file, key, value and rule.
     """
+    path, data = read_recipe(name_or_path, overrides)
+    kinds: dict[str, type[RunRecipe]] = {'teacher': TeacherRecipe, 'distill': DistillRecipe}
+    kind = kinds.get(str(data.get('task')))
+    if kind is None:
+        raise ValueError(
+            f'{path}: task = {data.get("task")!r}: expected teacher or distill '
+            '(`cmkd ladder` takes a ladder)'
+        )
+    return parse_model(kind, data, str(path))
+
+
+def read_recipe(
+    name_or_path: str | Path, overrides: tuple[str, ...] = ()
+) -> tuple[Path, dict[str, Any]]:
+    """The file of a recipe, and its keys with bases and overrides, not yet validated.
+
+    Arguments, errors: as `load_recipe`.
+    """
     path = Path(name_or_path)
     if path.suffix != '.yaml':
         path = RECIPES / f'{name_or_path}.yaml'
     data = _read_with_base(path)
     for override in overrides:
         _apply_override(data, override)
-    kinds: dict[str, type[RunRecipe]] = {'teacher': TeacherRecipe, 'distill': DistillRecipe}
-    kind = kinds.get(str(data.get('task')))
-    if kind is None:
-        raise ValueError(f'{path}: task = {data.get("task")!r}: expected teacher or distill')
-    return parse_model(kind, data, str(path))
+    return path, data
 
 
 def _read_with_base(path: Path) -> dict[str, Any]:
@@ -178,15 +218,16 @@ def _read_with_base(path: Path) -> dict[str, Any]:
     bases = data.pop('base', [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, _read_with_base(path.parent / base))
-    return _merge(merged, data)
+        merged = merge_keys(merged, _read_with_base(path.parent / base))
+    return merge_keys(merged, data)
 
 
-def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge_keys(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both mappings in one, key by key; where both have a value, `over`'s."""
     merged = dict(under)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge_keys(merged[key], value) if both else value
     return merged
 
 

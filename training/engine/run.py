@@ -97,7 +97,8 @@ def fit(
     trainer = lightning.Trainer(
         accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[recipe.device],
         devices='auto' if recipe.device != 'cpu' else 1,
-        max_epochs=recipe.optimiser.epochs,
+        max_epochs=recipe.optimiser.epochs or -1,
+        max_steps=recipe.optimiser.steps or -1,
         precision='bf16-mixed' if recipe.optimiser.precision == 'bf16' else '32-true',
         gradient_clip_val=recipe.optimiser.clip_norm,
         logger=[

@@ -6,7 +6,7 @@ import torch
 
 from cmkd_ros.training.data.sample import Batch
 from cmkd_ros.training.engine.module import TrainingModule
-from cmkd_ros.training.engine.recipe import OptimiserSpec, TeacherWeights
+from cmkd_ros.training.engine.recipe import OptimiserSpec, SupervisedWeights
 from cmkd_ros.training.teacher.lidar_teacher import LidarTeacher
 
 
@@ -19,7 +19,7 @@ class TeacherModule(TrainingModule):
         self,
         teacher: LidarTeacher,
         optimiser: OptimiserSpec,
-        weights: TeacherWeights,
+        weights: SupervisedWeights,
     ) -> None:
         if teacher.head is None:
             raise ValueError('a teacher without head cannot learn from labels')

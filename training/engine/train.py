@@ -12,7 +12,7 @@ import lightning
 import torch
 
 from cmkd_ros.checkpoint import Bundle, load_bundle, load_strictly, save_bundle
-from cmkd_ros.model.spec import NetworkSpec, load_spec, parse_model
+from cmkd_ros.model.spec import AnchorHeadSpec, NetworkSpec, load_spec, parse_model
 from cmkd_ros.model.student import Student, build_student
 from cmkd_ros.training.data.augment import RandomFlip
 from cmkd_ros.training.data.frames import Augmentation, ConcatFrames
@@ -72,6 +72,13 @@ def train_teacher(
     recipe = load_recipe(recipe_name, overrides)
     if not isinstance(recipe, TeacherRecipe):
         raise ValueError(f'{recipe_name}: not a recipe for a teacher; use `cmkd distill` for it')
+    return run_teacher(recipe, out, resume, allow_leak)
+
+
+def run_teacher(
+    recipe: TeacherRecipe, out: Path, resume: bool = False, allow_leak: bool = False
+) -> Path:
+    """`train_teacher` by a recipe that is read already."""
     spec = load_teacher_spec(recipe.teacher)
     frames = open_frames(
         recipe.data,
@@ -122,14 +129,25 @@ def distill(
     recipe = load_recipe(recipe_name, overrides)
     if not isinstance(recipe, DistillRecipe):
         raise ValueError(f'{recipe_name}: not a recipe for a student; use `cmkd train-teacher`')
+    return run_distill(recipe, out, resume, allow_leak)
+
+
+def run_distill(
+    recipe: DistillRecipe, out: Path, resume: bool = False, allow_leak: bool = False
+) -> Path:
+    """`distill` by a recipe that is read already."""
     spec = load_spec(recipe.student)
-    teacher_bundle = load_bundle(recipe.teacher)
-    teacher_spec, teacher = build_teacher_of(
-        teacher_bundle, with_head=recipe.stage == 2, spec_name=recipe.teacher_spec
-    )
-    frames = open_frames(
-        recipe.data, spec.classes, teacher_spec.grid.range_m, with_depth=recipe.weights.depth > 0
-    )
+    if recipe.teacher is None:
+        _check_labels_teach(recipe, spec)
+        teacher_bundle, taught_by, teacher, range_m = None, 'labels', None, spec.grid.range_m
+    else:
+        teacher_bundle = load_bundle(recipe.teacher)
+        teacher_spec, teacher = build_teacher_of(
+            teacher_bundle, with_head=recipe.stage == 2, spec_name=recipe.teacher_spec
+        )
+        check_grids(spec, teacher_spec, teacher_bundle.source)
+        taught_by, range_m = teacher_spec.name, teacher_spec.grid.range_m
+    frames = open_frames(recipe.data, spec.classes, range_m, with_depth=recipe.weights.depth > 0)
     stage_1 = None if recipe.init is None else load_bundle(recipe.init)
     data = _check_data(
         recipe,
@@ -137,20 +155,15 @@ def distill(
         allow_leak,
     )
     checkpoint = open_run_folder(out, recipe, resume)
-    lightning.seed_everything(recipe.seed, verbose=False)
-    student = build_student(spec, with_head=recipe.stage == 2)
-    if recipe.stage == 2 and checkpoint is None:
-        initialise_stage_2(student, teacher_bundle, stage_1)
-    elif recipe.init_image is not None and checkpoint is None:
-        start_image_part(student, recipe.init_image)
+    student = start_student(recipe, spec, teacher_bundle, stage_1, afresh=checkpoint is None)
     LOG.info(
         'distilling %s into %s, stage %d, %d frames',
-        teacher_spec.name, spec.name, recipe.stage, len(frames),
+        taught_by, spec.name, recipe.stage, len(frames),
     )  # fmt: skip
     loader = _loader(
         frames, recipe, RandomFlip(recipe.flip), spec.image.stride_px, recipe.redraw_empty
     )
-    module = DistillModule(student, teacher, spec, recipe.optimiser, recipe.weights)
+    module = DistillModule(student, teacher, spec, recipe.optimiser, recipe.weights, recipe.labels)
     metrics = fit(module, loader, recipe, out, checkpoint)
     write_metrics(out, metrics)
     return save_bundle(
@@ -158,6 +171,72 @@ def distill(
         _student_bundle(
             student, spec, recipe, frames, data | {'metrics': metrics} | _parents(teacher_bundle)
         ),
+    )
+
+
+def start_student(
+    recipe: DistillRecipe,
+    spec: NetworkSpec,
+    teacher: Bundle | None,
+    stage_1: Bundle | None,
+    afresh: bool,
+) -> Student:
+    """The student with the weights that its run starts from.
+
+    Args:
+        recipe: seed, stage and where weights come from.
+        spec: of the student.
+        teacher, stage_1: bundles that parts are taken from, if any.
+        afresh: False leaves that to a checkpoint.
+    """
+    lightning.seed_everything(recipe.seed, verbose=False)
+    # With head in both stages, so that one seed gives all runs the same initial weights.
+    student = build_student(spec, with_head=True)
+    if recipe.stage == 1:
+        student.bev_backbone = student.head = None
+    if recipe.stage == 2 and afresh:
+        initialise_stage_2(student, teacher if recipe.start_from_teacher else None, stage_1)
+    elif recipe.init_image is not None and afresh:
+        start_image_part(student, recipe.init_image)
+    return student
+
+
+def _check_labels_teach(recipe: DistillRecipe, spec: NetworkSpec) -> None:
+    if recipe.labels is None and isinstance(spec.head, AnchorHeadSpec):
+        raise ValueError(
+            f'recipe {recipe.name}: nothing teaches the head of {spec.name}; give a teacher, or '
+            'labels with weights for cls, box and dir'
+        )
+
+
+def check_grids(student: NetworkSpec, teacher: TeacherSpec, source: str) -> None:
+    """Whether both BEV maps have one size and cover one area.
+
+    Args:
+        student, teacher: their specs.
+        source: the teacher's file, for the message.
+
+    Raises:
+        ValueError: they differ; names both.
+    """
+    x, y, _ = student.grid.cells_xyz
+    own, given = student.grid.range_m, teacher.grid.range_m
+    shape = (student.bev_channels, y, x)
+    area = [abs(own[i] - given[i]) < 1e-3 for i in (0, 1, 3, 4)]
+    if shape != teacher.bev_shape or not all(area):
+        raise ValueError(
+            f"{source}: the teacher's grid does not fit the student {student.name}: expected a BEV "
+            f'map of {_shown(shape, own)}, found {_shown(teacher.bev_shape, given)}; name a '
+            'teacher_spec of the same range and cells, or take another teacher'
+        )
+
+
+def _shown(shape: tuple[int, int, int], range_m: tuple[float, ...]) -> str:
+    channels, rows, columns = shape
+    x_min, y_min, _, x_max, y_max, _ = range_m
+    return (
+        f'{channels} channels and {rows} x {columns} cells over x {x_min:g}..{x_max:g} m, '
+        f'y {y_min:g}..{y_max:g} m'
     )
 
 
@@ -190,14 +269,17 @@ def build_teacher_of(
     return spec, teacher
 
 
-def initialise_stage_2(student: Student, teacher: Bundle, stage_1: Bundle | None) -> None:
+def initialise_stage_2(student: Student, teacher: Bundle | None, stage_1: Bundle | None) -> None:
     """Start a stage-2 student: the teacher's BEV backbone and head, then the stage-1 weights.
+
+    What neither gives keeps its initial values.
 
     Raises:
         ValueError: a stage-1 bundle that does not fit, or one that is a teacher.
     """
     parts = ('bev_backbone.', 'head.')
-    LOG.info('%s', copy_matching(student, teacher.tensors, parts, teacher.source))
+    if teacher is not None:
+        LOG.info('%s', copy_matching(student, teacher.tensors, parts, teacher.source))
     if stage_1 is None:
         return
     _ = stage_1.network_spec  # a teacher is refused here
@@ -260,6 +342,8 @@ def _check_data(recipe: RunRecipe, used: Lineage, allow_leak: bool) -> dict[str,
     return {'data': lineage_to_json(used), 'leak_check': found}
 
 
-def _parents(teacher: Bundle) -> dict[str, Any]:
+def _parents(teacher: Bundle | None) -> dict[str, Any]:
+    if teacher is None:
+        return {}
     # The teacher's hashes stand in the student's own `data`.
     return {'teacher': {k: v for k, v in teacher.provenance.items() if k != 'data'}}

@@ -10,6 +10,7 @@ import torch
 from cmkd_ros.checkpoint import load_bundle
 from cmkd_ros.detector import Detector
 from cmkd_ros.kitti_files import read_calibration
+from cmkd_ros.model.spec import load_spec
 from cmkd_ros.training.engine.distill_module import DistillModule, distillation_terms
 from cmkd_ros.training.engine.recipe import load_recipe
 from cmkd_ros.training.engine.run import open_run_folder
@@ -118,7 +119,7 @@ def test_wrong_bundles_are_told_apart(trained, specs, recipe_overrides, tmp_path
             (*common, f'teacher={teacher}', f'init={teacher}'),
             tmp_path / 'b',
         )
-    with pytest.raises(ValueError, match='BEV maps differ'):
+    with pytest.raises(ValueError, match='grid does not fit the student r18.*32 x 32 cells'):
         distill(
             'student_r18_stage1',
             recipe_overrides('student=r18', f'teacher={teacher}'),
@@ -162,3 +163,58 @@ def test_every_loss_term_moves_the_student_and_never_the_teacher(trained, specs,
         assert np.isfinite(reached)
         assert reached > 0, name
     assert all(p.grad is None for p in module.teacher.parameters())
+
+
+def test_labels_alone_teach_a_student_for_so_many_steps(specs, recipe_overrides, tmp_path):
+    """No teacher: the detection loss of the labels and the depth, through head and image part."""
+    bundle = load_bundle(
+        distill(
+            'student_r18_stage2',
+            recipe_overrides(
+                f'student={specs["student"]}',
+                'teacher=null',
+                'init=null',
+                'weights.bev=0',
+                'labels={cls: 1, box: 2, dir: 0.2}',
+                'optimiser.epochs=null',
+                'optimiser.steps=4',  # the second epoch is left in its middle
+            ),
+            tmp_path / 'run',
+        )
+    )
+    assert bundle.with_head
+    assert set(bundle.provenance['data']) == {'student'}
+    assert {'loss/label_cls', 'loss/label_box', 'loss/label_dir', 'loss/depth', 'loss'} == set(
+        bundle.provenance['metrics']
+    )
+    rows = list(csv.DictReader((tmp_path / 'run/logs/csv/metrics.csv').open()))
+    assert len(rows) == 4
+
+
+def test_one_seed_starts_both_stages_from_the_same_weights(specs):
+    from cmkd_ros.training.engine.train import start_student
+
+    states = []
+    for stage in (1, 2):
+        recipe = load_recipe(
+            f'student_r18_stage{stage}',
+            (f'student={specs["student"]}', *(['init=null'] if stage == 2 else [])),
+        )
+        spec = load_spec(specs['student'])
+        states.append(start_student(recipe, spec, None, None, afresh=True).state_dict())
+    first, second = states
+    assert set(second) > set(first)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_recipes_that_teach_nothing_are_refused(specs, recipe_overrides, tmp_path):
+    common = recipe_overrides(f'student={specs["student"]}', 'init=null')
+    with pytest.raises(ValueError, match='nothing teaches the head of tiny'):
+        distill('student_r18_stage2', (*common, 'teacher=null', 'weights.bev=0'), tmp_path / 'a')
+    for override, message in (
+        ('teacher=null', 'without a teacher expected stage: 2 and weights.bev: 0'),
+        ('optimiser.steps=5', 'expected one of epochs and steps'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_recipe('student_r18_stage2', (*common, override))
+    assert not (tmp_path / 'a').exists()

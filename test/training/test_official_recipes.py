@@ -40,7 +40,10 @@ TEACHERS = {
 }
 
 
-@pytest.mark.parametrize('name', sorted(path.stem for path in RECIPES.glob('[!_]*.yaml')))
+@pytest.mark.parametrize(
+    'name',
+    sorted(path.stem for path in RECIPES.glob('[!_]*.yaml') if not path.stem.startswith('ladder_')),
+)
 def test_every_recipe_of_the_package_is_complete_and_named_as_its_file(name):
     recipe = load_recipe(name)
     assert recipe.name == name

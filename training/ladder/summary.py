@@ -1,0 +1,172 @@
+"""What a ladder found: numbers of every run, mean and spread of every rung, gains by seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cmkd_ros.atomic_write import write_text_atomically
+from cmkd_ros.evaluation.kitti_report import KittiReport
+from cmkd_ros.evaluation.kitti_split import DIFFICULTIES
+from cmkd_ros.evaluation.report import read_report
+from cmkd_ros.training.ladder.recipe import LadderRecipe
+
+RESULT = 'result.json'
+CLASS, MODERATE = 'Car', DIFFICULTIES.index('moderate')
+# name in the JSON -> overlap level and metric; all Car, moderate, AP R40
+NUMBERS = {
+    '3d_strict': ('strict', '3d'),
+    '3d_loose': ('loose', '3d'),
+    'bev_strict': ('strict', 'bev'),
+    'bev_loose': ('loose', 'bev'),
+}
+_COLUMNS = ('3D\nstrict', '3D\nloose', 'BEV\nstrict', 'BEV\nloose')
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluated run.
+
+    Attributes:
+        report: every number.
+        seconds: of training, of the process that finished it.
+        place: its folder.
+    """
+
+    report: KittiReport
+    seconds: float
+    place: Path
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Car AP R40 moderate by the names of `NUMBERS`, percent."""
+        found = {}
+        for name, (level, metric) in NUMBERS.items():
+            averages = self.report.ap[level][CLASS][metric]
+            found[name] = float('nan') if averages is None else averages['R40'][MODERATE]
+        return found
+
+
+Results = Mapping[str, Mapping[int, Result]]
+
+
+def collect(ladder: LadderRecipe, out: Path) -> dict[str, dict[int, Result]]:
+    """The finished runs: teacher or rung -> seed -> result."""
+    found: dict[str, dict[int, Result]] = {}
+    for name in (*ladder.teachers, *ladder.rungs):
+        for seed in ladder.seeds:
+            place = out / f'seed_{seed}' / name
+            if (place / RESULT).is_file():
+                note = json.loads((place / RESULT).read_text(encoding='utf-8'))
+                report = read_report(place / 'evaluation' / 'ap.json')
+                found.setdefault(name, {})[seed] = Result(report, note['seconds'], place)
+    return found
+
+
+def gains_of(ladder: LadderRecipe, results: Results) -> list[dict[str, Any]]:
+    """Difference of the pairs in `ladder.gains`, by seed and on average, in points of AP."""
+    rows = []
+    for lower, upper in ladder.gains:
+        low, high = results.get(lower, {}), results.get(upper, {})
+        both = [seed for seed in ladder.seeds if seed in low and seed in high]
+        row: dict[str, Any] = {'from': lower, 'to': upper, 'seeds': both}
+        for name in NUMBERS:
+            by_seed = [high[seed].numbers[name] - low[seed].numbers[name] for seed in both]
+            row[name] = {
+                'by_seed': by_seed,
+                'mean': mean(by_seed) if by_seed else None,
+                'every_seed_gains': bool(by_seed) and min(by_seed) > 0,
+            }
+        rows.append(row)
+    return rows
+
+
+def write_summary(ladder: LadderRecipe, results: Results, path: Path) -> None:
+    """Write ladder.json: recipe, runs, mean and spread, gains."""
+    runs = {
+        name: {
+            str(seed): {**result.numbers, 'seconds': result.seconds, 'folder': str(result.place)}
+            for seed, result in by_seed.items()
+        }
+        for name, by_seed in results.items()
+    }
+    document = {
+        'recipe': ladder.model_dump(mode='json'),
+        'metric': 'Car AP R40 moderate in percent',
+        'frames': next((r.report.frames for s in results.values() for r in s.values()), None),
+        'n_gt': next((r.report.n_gt[CLASS] for s in results.values() for r in s.values()), None),
+        'finished': sum(len(results.get(name, {})) for name in ladder.rungs),
+        'of': len(ladder.rungs) * len(ladder.seeds),
+        'runs': runs,
+        'mean_and_spread': {
+            name: {key: _mean_and_spread(by_seed.values(), key) for key in NUMBERS}
+            for name, by_seed in results.items()
+        },
+        'gains': gains_of(ladder, results),
+    }
+    write_text_atomically(path, json.dumps(document, indent=1) + '\n')
+
+
+def print_ladder(ladder: LadderRecipe, out: Path, console: Console | None = None) -> None:
+    """Print the table of a ladder, mean and standard deviation over the seeds."""
+    console = console or Console()
+    results = collect(ladder, out)
+    if not results:
+        console.print('nothing is finished yet')
+        return
+    first = next(iter(next(iter(results.values())).values())).report
+    title = (
+        f'{ladder.name}: Car AP R40 moderate (n_gt {first.n_gt[CLASS][MODERATE]}) on '
+        f'{first.frames} frames, mean and spread over the seeds'
+    )
+    table = _table(title, ('', 'seeds', *_COLUMNS, 'training\nmin'))
+    for name in (*ladder.teachers, *ladder.rungs):
+        by_seed = results.get(name, {})
+        label = ladder.rungs[name].title if name in ladder.rungs else f'teacher {name}'
+        cells = [_cell(by_seed, key) for key in NUMBERS]
+        seconds = [result.seconds for result in by_seed.values()]
+        minutes = f'{mean(seconds) / 60:.1f}' if seconds else ''
+        style = None if name in ladder.rungs else 'dim'
+        table.add_row(label, str(len(by_seed)), *cells, minutes, style=style)
+    console.print(table)
+    gains = _table('Gains in points: mean (by seed)', ('', *_COLUMNS[:2]))
+    for row in gains_of(ladder, results):
+        cells = [_changes(row[key]) for key in ('3d_strict', '3d_loose')]
+        gains.add_row(f'{row["from"]} -> {row["to"]}', *cells)
+    if ladder.gains:
+        console.print(gains)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(
+        title=title, box=box.SIMPLE, pad_edge=False, title_justify='left', title_style='bold'
+    )
+    for column in columns:
+        table.add_column(column, justify='right' if column else 'left', no_wrap=True)
+    return table
+
+
+def _mean_and_spread(results: Any, key: str) -> dict[str, float]:
+    values = [result.numbers[key] for result in results]
+    return {'mean': mean(values), 'spread': stdev(values) if len(values) > 1 else 0.0}
+
+
+def _cell(by_seed: Mapping[int, Result], key: str) -> str:
+    if not by_seed:
+        return '-'
+    found = _mean_and_spread(by_seed.values(), key)
+    return f'{found["mean"]:.1f}±{found["spread"]:.1f}'
+
+
+def _changes(gain: Mapping[str, Any]) -> str:
+    if gain['mean'] is None:
+        return '-'
+    return f'{gain["mean"]:+.1f} ({", ".join(f"{value:+.1f}" for value in gain["by_seed"])})'

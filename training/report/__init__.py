@@ -1,0 +1,1 @@
+"""Reports of training runs: what student and teacher see, side by side."""

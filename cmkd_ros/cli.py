@@ -208,6 +208,26 @@ def _distill(options: argparse.Namespace) -> None:
     )
 
 
+def _ladder(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.ladder.recipe import load_ladder
+    from cmkd_ros.training.ladder.run import climb
+    from cmkd_ros.training.ladder.summary import print_ladder
+    from cmkd_ros.training.report.run_report import write_report
+
+    overrides = tuple(options.overrides)
+    path = climb(options.recipe, overrides, options.out, tuple(options.seed), write_report)
+    print_ladder(load_ladder(options.recipe, overrides), options.out)
+    print(path)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.report.run_report import write_report
+
+    print(
+        write_report(options.run, options.evaluation, options.data, options.split, options.frames)
+    )
+
+
 def _run_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {
         'recipe_name': options.recipe,
@@ -305,6 +325,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     'prepare-kitti': _prepare_kitti,
     'train-teacher': _train_teacher,
     'distill': _distill,
+    'ladder': _ladder,
+    'report': _report,
     'evaluate': _evaluate,
     'eval-kitti': _eval_kitti,
     'make-bag': _make_bag,

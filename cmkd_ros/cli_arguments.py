@@ -123,6 +123,23 @@ def _add_training_commands(add: Add) -> None:
         _add_allow_leak(command)
 
 
+    ladder = add('ladder', 'what distillation adds to labels, step by step, over several seeds')
+    ladder.add_argument('recipe', help='ladder_tiny, ladder_full, or a YAML file')
+    ladder.add_argument('overrides', nargs='*', metavar='key=value', help='recipe overrides')
+    ladder.add_argument('--out', type=Path, required=True, help='folder; goes on with what it has')
+    ladder.add_argument(
+        '--seed', type=int, action='append', default=[], metavar='N',
+        help="only this seed of the recipe's; may be given again",
+    )  # fmt: skip
+
+    report = add('report', 'an HTML page on a run: maps, depth, boxes, losses, beside the teacher')
+    report.add_argument('run', type=Path, help='folder of a finished `cmkd distill`')
+    report.add_argument('--evaluation', type=Path, help='folder of `cmkd evaluate --out`')
+    report.add_argument('--data', type=Path, help='KITTI folder to take frames from')
+    report.add_argument('--split', type=Path, help='frame list; default: every image')
+    report.add_argument('--frames', type=int, default=4, help='to show; default: %(default)s')
+
+
 def _add_evaluation_commands(add: Add) -> None:
     evaluate = add('evaluate', 'network -> KITTI results -> AP')
     evaluate.add_argument('--model', type=Path, required=True, help='student or teacher bundle')

@@ -26,6 +26,12 @@ def make_layers(kernel, stride, dilation, bias, seed):
     return conv, norm
 
 
+def assert_equal_up_to_rounding(found, expected):
+    """Sums of hundreds of products round by their own size, not by that of what remains."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     kernel=st.sampled_from([1, 3, 7]),
@@ -38,19 +44,20 @@ def make_layers(kernel, stride, dilation, bias, seed):
 )
 def test_one_operator_equals_four(kernel, stride, dilation, bias, relu, residual, seed):
     conv, norm = make_layers(kernel, stride, dilation, bias, seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
-        maps = torch.randn(2, 6, 13, 17)
+        maps = torch.randn(2, 6, 13, 17, generator=generator)
         expected = norm(conv(maps))
         other = None
         if residual:
-            other = torch.randn(expected.shape)
+            other = torch.randn(expected.shape, generator=generator)
             expected = expected + other
         expected = F.relu(expected) if relu else expected
         kinds = [FoldedConv] + [PackedConv] * packing_works(torch.float32)
         for kind in kinds:
             given = None if other is None else other.contiguous(memory_format=torch.channels_last)
             found = kind(conv, norm, relu, torch.float32)(maps, given)
-            assert torch.allclose(found, expected, atol=1e-5), kind
+            assert_equal_up_to_rounding(found, expected)
 
 
 def test_a_packed_convolution_follows_the_size_of_its_maps():
@@ -61,7 +68,7 @@ def test_a_packed_convolution_follows_the_size_of_its_maps():
     with torch.inference_mode():
         for size in ((9, 31), (20, 5), (9, 31)):
             maps = torch.randn(1, 6, *size)
-            assert torch.allclose(packed(maps), norm(conv(maps)), atol=1e-5)
+            assert_equal_up_to_rounding(packed(maps), norm(conv(maps)))
 
 
 def test_where_packing_fails_one_line_says_so(caplog):

@@ -1,7 +1,6 @@
 """KITTI raw recordings: the same samples as object frames, lazily, and clear about faults."""
 
 import shutil
-import time
 
 import cv2
 import numpy as np
@@ -134,9 +133,7 @@ def test_opening_lists_folders_and_reads_no_frame(shared_dir, tmp_path):
     for name in ('calib_cam_to_cam.txt', 'calib_velo_to_cam.txt'):
         calib = shared_dir / 'samples/kitti_raw' / DATE / name
         (tmp_path / DATE / name).write_bytes(calib.read_bytes())
-    start = time.perf_counter()
     opened = KittiRawFrames(tmp_path, frames)
-    assert time.perf_counter() - start < 2
     assert opened.frame_ids == tuple(frames)
     with pytest.raises(ValueError, match=r'drive_0003_sync/image_02/data/0000000007.png'):
         opened[3 * 250 + 7]

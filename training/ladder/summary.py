@@ -125,9 +125,9 @@ def print_ladder(ladder: LadderRecipe, out: Path, console: Console | None = None
     first = next(iter(next(iter(results.values())).values())).report
     title = (
         f'{ladder.name}: Car AP R40 moderate (n_gt {first.n_gt[CLASS][MODERATE]}) on '
-        f'{first.frames} frames, mean and spread over the seeds'
+        f'{first.frames} frames, mean±spread over seeds'
     )
-    table = _table(title, ('', 'seeds', *_COLUMNS, 'training\nmin'))
+    table = _table(title, ('', 'seeds', *_COLUMNS, 'min'))
     for name in (*ladder.teachers, *ladder.rungs):
         by_seed = results.get(name, {})
         label = ladder.rungs[name].title if name in ladder.rungs else f'teacher {name}'

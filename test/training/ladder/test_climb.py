@@ -65,24 +65,18 @@ def test_labels_teach_half_of_the_frames_to_the_teacher_and_none_to_the_student(
     assert [source['labelled'] for source in sources] == [False, False]
 
 
-def test_what_is_finished_is_not_repeated_and_what_is_missing_is_made(climbed, recipe):
-    bundle = climbed / 'seed_3/labels_only/stage_1/student.cmkd'
-    before = bundle.stat().st_mtime_ns
-    (climbed / 'seed_3/labels_only/result.json').unlink()  # as if cut off in the evaluation
-    climb(recipe, OVERRIDES, climbed)
-    assert (climbed / 'seed_3/labels_only/result.json').is_file()
-    assert bundle.stat().st_mtime_ns == before
-
-
-def test_a_rung_that_another_process_is_at_is_left_to_it(climbed, recipe):
+def test_what_is_missing_is_made_by_one_process_and_what_is_there_is_kept(climbed, recipe):
     note = climbed / 'seed_3/labels_only/result.json'
-    note.unlink()
+    bundle = note.parent / 'stage_1/student.cmkd'
+    before = bundle.stat().st_mtime_ns
+    note.unlink()  # as if cut off in the evaluation
     with claimed(climbed / 'seed_3/labels_only.lock'):
         climb(recipe, OVERRIDES, climbed)
         assert not note.exists()
         assert json.loads((climbed / 'ladder.json').read_text())['finished'] == 1
     climb(recipe, OVERRIDES, climbed)
     assert note.is_file()
+    assert bundle.stat().st_mtime_ns == before
 
 
 def test_another_ladder_or_folder_is_refused(climbed, recipe, tmp_path):

@@ -19,8 +19,8 @@ from cmkd_ros.model.student import Student, build_student
 from cmkd_ros.official import STUDENT_RULES, official_key
 from cmkd_ros.training.data.collate import make_batch
 from cmkd_ros.training.data.sample import Batch
-from cmkd_ros.training.engine.distill_module import distillation_terms
 from cmkd_ros.training.engine.activation_memory import recompute_activations
+from cmkd_ros.training.engine.distill_module import distillation_terms
 from cmkd_ros.training.engine.optimise import make_optimiser
 from cmkd_ros.training.engine.recipe import DistillRecipe, load_recipe
 from cmkd_ros.training.parity.frames import golden_frames

@@ -37,7 +37,7 @@ def share_files() -> list[tuple[str, list[str]]]:
     }
     for folder in ('launch', 'config'):
         for file in sorted((ROOT / folder).rglob('*')):
-            if file.is_file() and file.suffix in {'.py', '.yaml', '.xml', '.rviz'}:
+            if file.is_file() and file.suffix in {'.py', '.yaml', '.xml', '.rviz', '.cmkd'}:
                 relative = file.relative_to(ROOT)
                 targets.setdefault(share / relative.parent, []).append(str(relative))
     return [(str(target), files) for target, files in targets.items()]

@@ -139,6 +139,12 @@ def _export(options: argparse.Namespace) -> None:
         )
 
 
+def _pack(options: argparse.Namespace) -> None:
+    from cmkd_ros.pack_bundle import pack_bundle
+
+    print(pack_bundle(options.model, options.out, dict(options.ap)))
+
+
 def _synth(options: argparse.Namespace) -> None:
     from cmkd_ros.training.data.synthetic import generate_drive, load_rig
 
@@ -311,7 +317,13 @@ def _demo(options: argparse.Namespace) -> None:
     from cmkd_ros.ros.eval_bag import evaluate_bag
     from cmkd_ros.training.demo import run_demo
 
-    run_demo(options.out, kitti=options.kitti, quick=options.quick, evaluate_bag=evaluate_bag)
+    run_demo(
+        options.out,
+        evaluate_bag=evaluate_bag,
+        kitti=options.kitti,
+        train=options.train,
+        quick=options.quick,
+    )
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -321,6 +333,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     'detect': _detect,
     'benchmark': _benchmark,
     'export': _export,
+    'pack': _pack,
     'synth': _synth,
     'prepare-kitti': _prepare_kitti,
     'train-teacher': _train_teacher,

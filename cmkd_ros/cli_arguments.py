@@ -43,10 +43,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_runtime_commands(add: Add) -> None:
-    demo = add('demo', 'synthetic drive -> teacher -> student -> bag -> node -> pictures')
+    demo = add('demo', 'synthetic drive -> bag -> node with the model in the box -> AP, pictures')
     demo.add_argument('--out', type=Path, default=Path('demo_output'), help='default: %(default)s')
-    demo.add_argument('--kitti', type=Path, help='a KITTI folder instead of the synthetic drive')
-    demo.add_argument('--quick', action='store_true', help='a minute of training: shows the wires')
+    demo.add_argument('--train', action='store_true', help='train teacher and student here instead')
+    demo.add_argument('--kitti', type=Path, help='train on this KITTI folder and evaluate there')
+    demo.add_argument('--quick', action='store_true', help='little of everything: shows the wires')
 
     info = add('info', 'what a bundle or an official checkpoint is')
     info.add_argument('file', type=Path)
@@ -85,6 +86,14 @@ def _add_runtime_commands(add: Add) -> None:
     )
     export.add_argument('--frames', type=int, default=5, help='compared; default: %(default)s')
 
+    pack = add('pack', 'bundle -> half the size, with its evaluations inside, without local paths')
+    pack.add_argument('model', type=Path, help='bundle (*.cmkd)')
+    pack.add_argument('--out', type=Path, required=True, help='bundle to write (*.cmkd)')
+    pack.add_argument(
+        '--ap', action='append', default=[], metavar='NAME=FILE', type=_named_file,
+        help='report of `cmkd evaluate --json`; may be given again',
+    )  # fmt: skip
+
     synth = add('synth', 'a synthetic drive in KITTI layout')
     synth.add_argument('--out', type=Path, required=True)
     synth.add_argument('--frames', type=int, required=True)
@@ -95,6 +104,13 @@ def _add_runtime_commands(add: Add) -> None:
     synth.add_argument('--rig', type=Path, help='YAML file with focal length and sensor heights')
     synth.add_argument('--density', type=float, default=1.0, help='amount of traffic; default: 1')
     synth.add_argument('--workers', type=int, default=2, help='processes; default: %(default)s')
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition('=')
+    if not separator or not name or not path:
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, found '{text}'")
+    return name, Path(path)
 
 
 def _add_training_commands(add: Add) -> None:
@@ -121,7 +137,6 @@ def _add_training_commands(add: Add) -> None:
         command.add_argument('--out', type=Path, required=True, help='folder of the run')
         command.add_argument('--resume', action='store_true', help='go on with the run in --out')
         _add_allow_leak(command)
-
 
     ladder = add('ladder', 'what distillation adds to labels, step by step, over several seeds')
     ladder.add_argument('recipe', help='ladder_tiny, ladder_full, or a YAML file')

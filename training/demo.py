@@ -1,7 +1,8 @@
-"""The main job end to end on one machine: drive -> teacher -> student -> bag -> node -> AP.
+"""The main job end to end on one machine: drive -> (training) -> bag -> node -> AP and pictures.
 
-Every stage leaves a product in the output folder; a stage whose product is there is not repeated,
-and a training that was cut off goes on from its last checkpoint.
+Without training the model that comes with the package looks at streets it has never seen. Every
+stage leaves a product in the output folder; a stage whose product is there is not repeated, and a
+training that was cut off goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -9,100 +10,114 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from cmkd_ros.atomic_write import write_text_atomically
 from cmkd_ros.evaluation.kitti_report import KittiReport
 from cmkd_ros.evaluation.report import print_table, write_json
-from cmkd_ros.evaluation.visualize import draw_boxes, plot_bev, write_png
 from cmkd_ros.geometry import Boxes3D
 from cmkd_ros.kitti_files import KittiObjects, read_calibration, read_results
+from cmkd_ros.model.spec import config_folder
 from cmkd_ros.training.data.bag import make_bag
-from cmkd_ros.training.data.kitti import KittiFrames
+from cmkd_ros.training.data.kitti_layout import KittiFolder
 from cmkd_ros.training.data.synthetic import generate_drive
 from cmkd_ros.training.engine.train import distill, train_teacher
-from cmkd_ros.training.evaluate import camera_of, evaluate_bundle, find_frames
+from cmkd_ros.training.evaluate import evaluate_bundle, find_frames
+from cmkd_ros.training.pictures import draw_evaluation
 
 LOG = logging.getLogger('cmkd.demo')
-CLASSES = ('Car', 'Pedestrian', 'Cyclist')
-SEED = 1
+MODEL_IN_THE_BOX = config_folder() / 'models' / 'demo.cmkd'
+PICTURES = 3  # of the best, of the worst, of random frames
 EvaluateBag = Callable[..., KittiReport]
 
 
 @dataclass(frozen=True)
-class _Size:
-    """How much of everything a demo takes."""
+class _Plan:
+    """What a demo does; kept in its folder, which serves one plan only."""
 
     frames: int
     frames_per_drive: int
-    overrides: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # teacher, stages 1 and 2
+    seed: int = 1  # not one of those that the model in the package learned from
+    kitti: str | None = None
+    trains: bool = False
+    overrides: tuple[str, ...] = ()  # of all three trainings
 
 
-NORMAL = _Size(frames=128, frames_per_drive=8, overrides=((), (), ()))
-# For tests: every wire, no accuracy.
-QUICK = _Size(
-    frames=12,
-    frames_per_drive=3,
-    overrides=(
-        ('optimiser.epochs=1', 'optimiser.batch_size=2'),
-        ('optimiser.epochs=1', 'optimiser.batch_size=2'),
-        ('optimiser.epochs=1', 'optimiser.batch_size=2'),
-    ),
-)
+def _choose_plan(kitti: Path | None, train: bool, quick: bool) -> _Plan:
+    root = str(kitti.resolve()) if kitti else None
+    if not (train or kitti):
+        return _Plan(frames=6 if quick else 48, frames_per_drive=3 if quick else 4)
+    if quick:  # every wire, no accuracy
+        overrides = ('optimiser.epochs=1', 'optimiser.batch_size=2')
+        return _Plan(12, 3, kitti=root, trains=True, overrides=overrides)
+    return _Plan(128, 8, kitti=root, trains=True)
 
 
 def run_demo(
-    out: Path, *, evaluate_bag: EvaluateBag, kitti: Path | None = None, quick: bool = False
+    out: Path,
+    *,
+    evaluate_bag: EvaluateBag,
+    kitti: Path | None = None,
+    train: bool = False,
+    quick: bool = False,
 ) -> Path:
     """Run the demo; what it made and found is printed and lies in `out`.
 
     Args:
         out: folder for everything.
         evaluate_bag: `cmkd_ros.ros.eval_bag.evaluate_bag`: the node is run through it.
-        kitti: KITTI folder to use instead of the synthetic drive; with ImageSets/train.txt and
-            val.txt if it has them, else every frame serves for both.
-        quick: a minute of training only.
+        kitti: KITTI folder to train on and evaluate instead of a synthetic drive; with
+            ImageSets/train.txt and val.txt if it has them, else every frame serves for both.
+        train: teach a teacher and a student here and now; so too where the box has no model.
+        quick: fewer frames and a minute of training at most.
 
     Returns:
         `out`.
+
+    Raises:
+        FileExistsError: `out` holds something else, or a demo of another plan.
+        FileNotFoundError, ValueError: data that is wrong; the message names it.
     """
-    size = QUICK if quick else NORMAL
-    out.mkdir(parents=True, exist_ok=True)
-    data = kitti or _drive(out / 'drive', size)
-    train, val = _splits(data, out)
-    sources = (f'data.sources=[{{root: "{data.resolve()}", frames: "{train.resolve()}"}}]',)
-    unlabelled = (sources[0].replace('}]', ', labelled: false}]'),)
-    teach, learn = (partial(run, allow_leak=train == val) for run in (train_teacher, distill))
-    teacher = _train(
-        teach, 'demo_teacher', sources + size.overrides[0], out / 'teacher', 'teacher.cmkd'
-    )
-    link: tuple[str, ...] = (f'teacher={teacher.resolve()}',)
-    stage_1 = _train(
-        learn, 'demo_stage1', unlabelled + link + size.overrides[1], out / 'stage1',
-        'student.cmkd',
-    )  # fmt: skip
-    link += (f'init={stage_1.resolve()}',)
-    student = _train(
-        learn, 'demo_stage2', unlabelled + link + size.overrides[2], out / 'stage2',
-        'student.cmkd',
-    )  # fmt: skip
+    plan = _choose_plan(kitti, train or not MODEL_IN_THE_BOX.is_file(), quick)
+    _claim(out, plan)
+    data = kitti or _render(out / 'drive', plan)
+    if plan.trains:
+        train_list, val = _splits(data, out)
+        student = _train(data, train_list, val, plan, out)
+    else:
+        val, student = _every_frame(data, out), MODEL_IN_THE_BOX
+        _announce(f'taking the model in the box, {student}')
     bag = _once(out / 'bag', 'writing the bag', lambda: make_bag(data, out / 'bag', frames=val))
-    _announce('how well the LiDAR teacher sees the unseen frames')
-    print_table(evaluate_bundle(teacher, data, val, allow_leak=train == val))
     report = _replay(evaluate_bag, bag, student, find_frames(data, val)[0] / 'label_2', out)
-    _pictures(data, val, out)
+    _detections_and_pictures(data, val, out)
     _summary(out, report, student)
     return out
 
 
-def _drive(folder: Path, size: _Size) -> Path:
-    complete = folder / 'MANIFEST.tsv'
-    if not complete.is_file():
-        _announce(f'rendering {size.frames} frames of synthetic drives')
+def _claim(out: Path, plan: _Plan) -> None:
+    """Make the folder, or take it up if it holds the same plan."""
+    text = json.dumps(asdict(plan), indent=1) + '\n'
+    note = out / 'demo.json'
+    if note.is_file():
+        if note.read_text(encoding='utf-8') != text:
+            raise FileExistsError(
+                f'{out}: holds a demo with other options (demo.json there); choose another --out'
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise FileExistsError(f'{out}: exists and holds no demo; choose another --out')
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(note, text)
+
+
+def _render(folder: Path, plan: _Plan) -> Path:
+    if not (folder / 'MANIFEST.tsv').is_file():
+        _announce(f'rendering {plan.frames} frames of synthetic drives')
         generate_drive(
-            folder, size.frames, SEED, frames_per_drive=size.frames_per_drive, workers=2,
+            folder, plan.frames, plan.seed, frames_per_drive=plan.frames_per_drive, workers=2,
             progress=_every(20, 'frames rendered'),
         )  # fmt: skip
     return folder
@@ -117,13 +132,35 @@ def _splits(data: Path, out: Path) -> tuple[Path, Path]:
         '%s has no ImageSets/train.txt and val.txt: its frames serve for training and for '
         'evaluation, so the numbers say nothing about new data', data,
     )  # fmt: skip
-    folder, frames = find_frames(data, train if train.is_file() else None)
-    every = out / 'frames.txt'
-    every.write_text(''.join(f'{frame}\n' for frame in frames))
+    every = _every_frame(data, out, train if train.is_file() else None)
     return every, every
 
 
-def _train(
+def _every_frame(data: Path, out: Path, of: Path | None = None) -> Path:
+    """A list of all frames, or of those in another list."""
+    every = out / 'frames.txt'
+    every.write_text(''.join(f'{frame}\n' for frame in find_frames(data, of)[1]))
+    return every
+
+
+def _train(data: Path, train: Path, val: Path, plan: _Plan, out: Path) -> Path:
+    """Teacher, stage 1, stage 2; the student's bundle."""
+    same = train == val
+    teach, learn = (partial(run, allow_leak=same) for run in (train_teacher, distill))
+    source = f'root: "{data.resolve()}", frames: "{train.resolve()}"'
+    options = (f'data.sources=[{{{source}}}]', *plan.overrides)
+    teacher = _run(teach, 'demo_teacher', options, out / 'teacher', 'teacher.cmkd')
+    options = (f'data.sources=[{{{source}, labelled: false}}]', *plan.overrides)
+    options += (f'teacher={teacher.resolve()}',)
+    stage_1 = _run(learn, 'demo_stage1', options, out / 'stage1', 'student.cmkd')
+    options += (f'init={stage_1.resolve()}',)
+    student = _run(learn, 'demo_stage2', options, out / 'stage2', 'student.cmkd')
+    _announce('how well the LiDAR teacher sees these frames')
+    print_table(evaluate_bundle(teacher, data, val, allow_leak=same))
+    return student
+
+
+def _run(
     run: Callable[..., Path], recipe: str, overrides: tuple[str, ...], folder: Path, product: str
 ) -> Path:
     def make() -> None:
@@ -156,46 +193,26 @@ def _replay(
     return report
 
 
-def _pictures(data: Path, val: Path, out: Path, count: int = 8) -> None:
-    """Overlay and BEV pictures of evenly spread frames, and detections.json of all of them."""
+def _detections_and_pictures(data: Path, val: Path, out: Path) -> None:
     folder, frames = find_frames(data, val)
-    results = {frame: read_results(out / 'node' / 'results' / f'{frame}.txt') for frame in frames}
-    rows = {frame: _rows(objects, folder, frame) for frame, objects in results.items()}
-    (out / 'detections.json').write_text(json.dumps(rows, indent=1) + '\n')
-    chosen = frames[:: max(1, len(frames) // count)][:count]
-    dataset = KittiFrames(folder.parent, chosen, CLASSES, split_folder=folder.name)
-    (out / 'pictures').mkdir(exist_ok=True)
-    for sample in (dataset[i] for i in range(len(chosen))):
-        objects = results[sample.frame_id]
-        boxes = _boxes(objects, folder, sample.frame_id)
-        captions = [f'{n} {s:.2f}' for n, s in zip(objects.names, _scores(objects), strict=True)]
-        overlay = draw_boxes(
-            sample.image_HW3, boxes, camera_of(sample), sample.ref_to_cam_44, captions
-        )
-        write_png(out / 'pictures' / f'{sample.frame_id}_boxes.png', overlay)
-        plot_bev(
-            out / 'pictures' / f'{sample.frame_id}_bev.png',
-            boxes,
-            Boxes3D(sample.boxes_M7),
-            sample.points_N4,
-        )
+    results = out / 'node' / 'results'
+    rows = {
+        frame: list(_rows(read_results(results / f'{frame}.txt'), folder, frame))
+        for frame in frames
+    }
+    write_text_atomically(out / 'detections.json', json.dumps(rows, indent=1) + '\n')
+    shutil.rmtree(out / 'pictures', ignore_errors=True)
+    draw_evaluation(out / 'pictures', KittiFolder(folder), results, frames, PICTURES)
 
 
-def _boxes(objects: KittiObjects, folder: Path, frame: str) -> Boxes3D:
+def _rows(objects: KittiObjects, folder: Path, frame: str) -> Iterator[dict[str, object]]:
     pose = read_calibration(folder / 'calib' / f'{frame}.txt').T_cam_ref
-    return Boxes3D.from_kitti(
+    boxes = Boxes3D.from_kitti(
         objects.locations_N3, objects.dimensions_N3, objects.rotations_y_N, pose
     )
-
-
-def _scores(objects: KittiObjects) -> list[float]:
-    return [] if objects.scores_N is None else objects.scores_N.tolist()
-
-
-def _rows(objects: KittiObjects, folder: Path, frame: str) -> list[dict[str, object]]:
-    boxes = _boxes(objects, folder, frame).array_N7.tolist()
-    rows = zip(objects.names, _scores(objects), boxes, strict=True)
-    return [{'class': name, 'score': score, 'box': box} for name, score, box in rows]
+    scores = [] if objects.scores_N is None else objects.scores_N.tolist()
+    for name, score, box in zip(objects.names, scores, boxes.array_N7.tolist(), strict=True):
+        yield {'class': name, 'score': score, 'box': box}
 
 
 def _summary(out: Path, report: KittiReport, student: Path) -> None:

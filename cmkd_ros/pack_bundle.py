@@ -14,7 +14,7 @@ from cmkd_ros.checkpoint import load_bundle, save_bundle
 def pack_bundle(model: Path, out: Path, evaluations: Mapping[str, Path]) -> Path:
     """Write a smaller copy of a bundle: weights as float16, read back as float32.
 
-    Absolute paths in its recipe (data, teacher) are cut to their last part.
+    Absolute paths in its recipes, its teacher's among them, are cut to their last part.
 
     Args:
         model: bundle.
@@ -32,11 +32,21 @@ def pack_bundle(model: Path, out: Path, evaluations: Mapping[str, Path]) -> Path
     if out.exists():
         raise FileExistsError(f'{out}: exists; choose another --out')
     bundle = load_bundle(model)
-    provenance = dict(bundle.provenance)
-    provenance['recipe'] = _without_folders(provenance.get('recipe'))
+    provenance = _with_clean_recipes(bundle.provenance)
     if evaluations:
         provenance['evaluation'] = {name: _summary(path) for name, path in evaluations.items()}
     return save_bundle(out, replace(bundle, provenance=provenance), storage='fp16')
+
+
+def _with_clean_recipes(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    # Recipes only: elsewhere a text that begins with a slash may be a hash in base 64.
+    cleaned: dict[str, Any] = {}
+    for key, value in provenance.items():
+        if key == 'recipe':
+            cleaned[key] = _without_folders(value)
+        else:
+            cleaned[key] = _with_clean_recipes(value) if isinstance(value, dict) else value
+    return cleaned
 
 
 def _without_folders(value: Any) -> Any:

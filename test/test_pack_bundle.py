@@ -20,7 +20,13 @@ REPORT = {
 def model(tmp_path):
     recipe = {'teacher': '/home/me/t.cmkd', 'data': {'sources': [{'root': '/data/drives'}]}}
     tensors = {'weight': torch.randn(100, 100), 'count': torch.tensor(7)}
-    bundle = Bundle('teacher', {'name': 'x'}, tensors, provenance={'recipe': recipe, 'date': 'now'})
+    provenance = {
+        'recipe': recipe,
+        'date': 'now',
+        'data': {'teacher': {'frames': '/base64=='}},
+        'teacher': {'recipe': recipe},
+    }
+    bundle = Bundle('teacher', {'name': 'x'}, tensors, provenance=provenance)
     return save_bundle(tmp_path / 'model.cmkd', bundle)
 
 
@@ -37,10 +43,9 @@ def test_packed_bundle_is_half_as_large_and_tells_how_good_it_is(tmp_path, model
     assert packed.provenance['evaluation']['unseen']['ap_3d_r40'] == {
         'strict': {'Car': [10.0, 20.0, 30.0]}
     }
-    assert packed.provenance['recipe'] == {
-        'teacher': 't.cmkd',
-        'data': {'sources': [{'root': 'drives'}]},
-    }
+    clean = {'teacher': 't.cmkd', 'data': {'sources': [{'root': 'drives'}]}}
+    assert packed.provenance['recipe'] == packed.provenance['teacher']['recipe'] == clean
+    assert packed.provenance['data'] == {'teacher': {'frames': '/base64=='}}
     assert packed.provenance['date'] == 'now'
 
 

@@ -26,6 +26,14 @@ def test_every_frame_is_answered_and_shown(demo):
     assert (demo / 'node' / 'detections' / 'metadata.yaml').is_file()
 
 
+def test_near_cars_are_found(demo):
+    """Strange streets, but a world that the model in the box knows."""
+    near = json.loads((demo / 'ap.json').read_text())['matched_errors']['Car']['0-20']
+
+    assert near['n'] >= 3
+    assert near['depth_median_abs'] < 1.0
+
+
 def test_folder_serves_one_plan(demo):
     with pytest.raises(FileExistsError, match='other options'):
         run_demo(demo, evaluate_bag=pytest.fail, quick=False)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmkd_ros.atomic_write import write_text_atomically
+from cmkd_ros.geometry.boxes import Boxes3D
 from cmkd_ros.geometry.camera import CameraModel
 
 PathLike = str | os.PathLike[str]
@@ -159,6 +160,12 @@ class KittiObjects:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def boxes(self, T_cam_ref: FloatArray) -> Boxes3D:
+        """The objects as boxes in ref; `T_cam_ref` (4, 4) takes ref to the camera frame."""
+        return Boxes3D.from_kitti(
+            self.locations_N3, self.dimensions_N3, self.rotations_y_N, T_cam_ref
+        )
 
     def select(
         self, mask: NDArray[np.bool_] | NDArray[np.integer] | Sequence[int]

@@ -18,7 +18,6 @@ from pathlib import Path
 from cmkd_ros.atomic_write import write_text_atomically
 from cmkd_ros.evaluation.kitti_report import KittiReport
 from cmkd_ros.evaluation.report import print_table, write_json
-from cmkd_ros.geometry import Boxes3D
 from cmkd_ros.kitti_files import KittiObjects, read_calibration, read_results
 from cmkd_ros.model.spec import config_folder
 from cmkd_ros.training.data.bag import make_bag
@@ -207,9 +206,7 @@ def _detections_and_pictures(data: Path, val: Path, out: Path) -> None:
 
 def _rows(objects: KittiObjects, folder: Path, frame: str) -> Iterator[dict[str, object]]:
     pose = read_calibration(folder / 'calib' / f'{frame}.txt').T_cam_ref
-    boxes = Boxes3D.from_kitti(
-        objects.locations_N3, objects.dimensions_N3, objects.rotations_y_N, pose
-    )
+    boxes = objects.boxes(pose)
     scores = [] if objects.scores_N is None else objects.scores_N.tolist()
     for name, score, box in zip(objects.names, scores, boxes.array_N7.tolist(), strict=True):
         yield {'class': name, 'score': score, 'box': box}

@@ -19,7 +19,6 @@ from cmkd_ros.evaluation.visualize import (
     plot_bev,
     write_png,
 )
-from cmkd_ros.geometry import Boxes3D
 from cmkd_ros.kitti_files import KittiObjects, read_calibration, read_labels, read_results
 from cmkd_ros.training.data.kitti_layout import KittiFolder
 from cmkd_ros.training.data.png import read_png_rgb
@@ -101,7 +100,7 @@ def _draw_frame(
     calibration = read_calibration(folder.calib(frame))
     pose = calibration.T_cam_ref
     camera = calibration.camera(image_HW3.shape[1], image_HW3.shape[0])
-    truth, boxes = _boxes(labels, pose), _boxes(found, pose)
+    truth, boxes = labels.boxes(pose), found.boxes(pose)
     picture = draw_boxes(image_HW3, truth, camera, pose, colours=[TRUTH_COLOUR] * len(truth))
     scores = [] if found.scores_N is None else found.scores_N.tolist()
     captions = [f'{name} {score:.2f}' for name, score in zip(found.names, scores, strict=True)]
@@ -122,12 +121,6 @@ def _counted(objects: KittiObjects, thresholds: Mapping[str, float]) -> KittiObj
             for i, (name, score) in enumerate(zip(objects.names, scores, strict=True))
             if name.lower() in lowest and score >= lowest[name.lower()]
         ]
-    )
-
-
-def _boxes(objects: KittiObjects, T_cam_ref: np.ndarray) -> Boxes3D:
-    return Boxes3D.from_kitti(
-        objects.locations_N3, objects.dimensions_N3, objects.rotations_y_N, T_cam_ref
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from cmkd_ros.geometry.boxes import Boxes3D
 from cmkd_ros.kitti_files import KittiCalibration, KittiObjects, read_calibration, read_labels
 from cmkd_ros.training.data.frames import Range, crop_to_range
 from cmkd_ros.training.data.image_space import (
@@ -240,11 +239,6 @@ def boxes_of_objects(
     """
     ids = {name: number for number, name in enumerate(classes, start=1)}
     chosen = objects.select([i for i, name in enumerate(objects.names) if name in ids])
-    boxes = Boxes3D.from_kitti(
-        chosen.locations_N3,
-        chosen.dimensions_N3,
-        chosen.rotations_y_N,
-        calibration.T_cam_ref,
-    )
+    boxes = chosen.boxes(calibration.T_cam_ref)
     class_ids_M = np.array([ids[name] for name in chosen.names], dtype=np.int64)
     return boxes.array_N7.astype(np.float32), class_ids_M

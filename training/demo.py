@@ -20,6 +20,7 @@ from cmkd_ros.evaluation.kitti_report import KittiReport
 from cmkd_ros.evaluation.report import print_table, write_json
 from cmkd_ros.kitti_files import KittiObjects, read_calibration, read_results
 from cmkd_ros.model.spec import config_folder
+from cmkd_ros.progress import show_progress
 from cmkd_ros.training.data.bag import make_bag
 from cmkd_ros.training.data.kitti_layout import KittiFolder
 from cmkd_ros.training.data.synthetic import generate_drive
@@ -115,10 +116,11 @@ def _claim(out: Path, plan: _Plan) -> None:
 def _render(folder: Path, plan: _Plan) -> Path:
     if not (folder / 'MANIFEST.tsv').is_file():
         _announce(f'rendering {plan.frames} frames of synthetic drives')
-        generate_drive(
-            folder, plan.frames, plan.seed, frames_per_drive=plan.frames_per_drive, workers=2,
-            progress=_every(20, 'frames rendered'),
-        )  # fmt: skip
+        with show_progress('rendering', plan.frames) as step:
+            generate_drive(
+                folder, plan.frames, plan.seed, frames_per_drive=plan.frames_per_drive, workers=2,
+                progress=step,
+            )  # fmt: skip
     return folder
 
 
@@ -184,9 +186,8 @@ def _replay(
     _announce('replaying the bag through the ROS 2 node')
     place = out / 'node'
     shutil.rmtree(place, ignore_errors=True)
-    report = evaluate_bag(
-        bag, student, labels, out=place, progress=_every(20, 'frames through the node')
-    )
+    with show_progress('replaying') as step:
+        report = evaluate_bag(bag, student, labels, out=place, progress=step)
     print_table(report)
     write_json(report, out / 'ap.json')
     return report
@@ -226,11 +227,3 @@ def _summary(out: Path, report: KittiReport, student: Path) -> None:
 
 def _announce(what: str) -> None:
     LOG.info('\n== %s', what)
-
-
-def _every(step: int, what: str) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        if done and (done % step == 0 or done == total):
-            LOG.info('%d of %d %s', done, total, what)
-
-    return report

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmkd_ros.ros.tf import TransformBuffer
+from cmkd_ros.transform_buffer import TransformBuffer
 
 IMAGE, INFO = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CameraInfo'
 FRAME_ID_TOPIC = '/frame_id'  # std_msgs/String with the data set's name of the image of that time

@@ -6,61 +6,22 @@ message must outlive the image, and the image must not be written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from cmkd_ros.camera_info import camera_from_info
 from cmkd_ros.geometry import CameraModel
-from cmkd_ros.ros.bag_conventions import Choice, convention_of
+from cmkd_ros.image_pixels import ENCODINGS, decode_compressed, decode_image
 from cmkd_ros.ros.raw_image import RawImage
 
-
-@dataclass(frozen=True)
-class _Encoding:
-    """How the pixels of one encoding lie in memory, and the way to RGB."""
-
-    channels: int
-    to_rgb: Callable[[np.ndarray], np.ndarray]
-    dtype: str = 'u1'
-
-
-def _colour(code: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda image: cv2.cvtColor(image, code)
-
-
-def _as_is(image: np.ndarray) -> np.ndarray:
-    return image
-
-
-def _upper_byte(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor((image >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
-
-
-ENCODINGS = {
-    'rgb8': _Encoding(3, _as_is),
-    'bgr8': _Encoding(3, _colour(cv2.COLOR_BGR2RGB)),
-    'rgba8': _Encoding(4, _colour(cv2.COLOR_RGBA2RGB)),
-    'bgra8': _Encoding(4, _colour(cv2.COLOR_BGRA2RGB)),
-    'mono8': _Encoding(1, _colour(cv2.COLOR_GRAY2RGB)),
-    # Unnamed channels: OpenCV's order, which is what the drivers and converters that use them mean.
-    '8UC1': _Encoding(1, _colour(cv2.COLOR_GRAY2RGB)),
-    '8UC3': _Encoding(3, _colour(cv2.COLOR_BGR2RGB)),
-    '8UC4': _Encoding(4, _colour(cv2.COLOR_BGRA2RGB)),
-    'mono16': _Encoding(1, _upper_byte, 'u2'),
-    '16UC1': _Encoding(1, _upper_byte, 'u2'),
-    # ROS names the first two pixels of the first row, OpenCV the second pixel of the second row.
-    'bayer_rggb8': _Encoding(1, _colour(cv2.COLOR_BayerBG2RGB)),
-    'bayer_bggr8': _Encoding(1, _colour(cv2.COLOR_BayerRG2RGB)),
-    'bayer_gbrg8': _Encoding(1, _colour(cv2.COLOR_BayerGR2RGB)),
-    'bayer_grbg8': _Encoding(1, _colour(cv2.COLOR_BayerGB2RGB)),
-    'yuv422': _Encoding(2, _colour(cv2.COLOR_YUV2RGB_UYVY)),
-    'uyvy': _Encoding(2, _colour(cv2.COLOR_YUV2RGB_UYVY)),
-    'yuv422_yuy2': _Encoding(2, _colour(cv2.COLOR_YUV2RGB_YUY2)),
-    'yuyv': _Encoding(2, _colour(cv2.COLOR_YUV2RGB_YUY2)),
-}
+__all__ = [
+    'ENCODINGS',
+    'camera_from_info',
+    'check_size',
+    'compressed_to_rgb',
+    'image_to_rgb',
+    'info_key',
+]
 
 
 def image_to_rgb(message: Image | RawImage, assume_encoding: str = '') -> np.ndarray:
@@ -79,34 +40,9 @@ def image_to_rgb(message: Image | RawImage, assume_encoding: str = '') -> np.nda
             `height` rows of `step` bytes.
     """
     name = assume_encoding or message.encoding
-    encoding = ENCODINGS.get(name)
-    if encoding is None:
+    if name not in ENCODINGS:
         return _by_cv_bridge(message, name)
-    height, width, step = message.height, message.width, message.step
-    if height < 1 or width < 1:
-        raise ValueError(f'image is empty: {width}x{height} pixels')
-    row_bytes = width * encoding.channels * np.dtype(encoding.dtype).itemsize
-    if step < row_bytes:
-        raise ValueError(
-            f'image step is {step} bytes, but a row of {width} pixels {name} has {row_bytes}'
-        )
-    if len(message.data) != height * step:
-        raise ValueError(
-            f'image holds {len(message.data)} bytes, expected height * step = {height} * {step} '
-            f'= {height * step}'
-        )
-    if name.startswith('bayer_') and (height < 3 or width < 3):
-        raise ValueError(f'image of {width}x{height} pixels is too small for {name}')
-    if encoding.channels == 2 and width % 2:
-        raise ValueError(f'image is {width} pixels wide, but {name} holds pairs of pixels')
-    # A view that steps over the padding: nothing is copied, whatever the step.
-    order = '>' if message.is_bigendian else '<'
-    item = np.dtype(f'{order}{encoding.dtype}')
-    shape: tuple[int, ...] = (height, width)
-    strides: tuple[int, ...] = (step, item.itemsize)
-    if encoding.channels > 1:
-        shape, strides = (*shape, encoding.channels), (step, encoding.channels, 1)
-    return encoding.to_rgb(np.ndarray(shape, item, message.data, strides=strides))
+    return decode_image(message, name)
 
 
 def _by_cv_bridge(message: Image | RawImage, name: str) -> np.ndarray:
@@ -135,57 +71,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     Raises:
         ValueError: the data is no picture that OpenCV can decode.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ValueError(
-            f"compressed image of {len(data)} bytes, format '{message.format}', cannot be decoded; "
-            'expected a whole JPEG or PNG'
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def camera_from_info(
-    message: CameraInfo, rectified: Choice = 'auto', use_projection_offset: Choice = 'auto'
-) -> CameraModel:
-    """Read the calibration of the pixels that are in the image (region of interest and binning
-    applied).
-
-    Args:
-        message: the camera_info.
-        rectified: 'true' where the image is rectified already, 'false' where it is raw, 'auto' to
-            take the message's distortion for the truth.
-        use_projection_offset: 'true' where P projects from the header's frame as it stands,
-            'false' where that frame is the camera's own place and P's fourth column is to be left
-            out; 'auto' as `convention_of` says.
-
-    Raises:
-        ValueError: not calibrated (K and P zero), or values that no camera has.
-    """
-    roi = message.roi
-    convention = convention_of(message, rectified, use_projection_offset)
-    projection_12 = np.array(message.p)
-    if not convention.use_projection_offset:
-        projection_12[3::4] = 0.0
-    try:
-        with np.errstate(all='ignore'):  # absurd numbers are refused, not warned of
-            return CameraModel.from_camera_info(
-                message.width,
-                message.height,
-                message.k,
-                projection_12,
-                message.r,
-                tuple(message.d),
-                message.distortion_model,
-                roi=(roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify),
-                binning=(message.binning_x, message.binning_y),
-                rectified=convention.rectified,
-            )
-    except ValueError as error:
-        raise ValueError(f"camera_info of frame '{message.header.frame_id}': {error}") from None
+    return decode_compressed(message)
 
 
 def info_key(message: CameraInfo) -> tuple:

@@ -16,8 +16,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from cmkd_ros.camera_info import convention_of
 from cmkd_ros.geometry import CameraModel, camera_mount_pose
-from cmkd_ros.ros.bag_conventions import convention_of
 from cmkd_ros.ros.conversions import (
     camera_from_info,
     check_size,

@@ -19,7 +19,7 @@ from cmkd_ros.geometry import (
     yaw_to_quaternion,
 )
 from cmkd_ros.ros.parameters import PoseParameters
-from cmkd_ros.ros.tf import TransformBuffer
+from cmkd_ros.transform_buffer import TransformBuffer
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.node import Node
 
 from cmkd_ros.ros.qos import MOVING_TRANSFORMS_QOS, STATIC_TRANSFORMS_QOS
-from cmkd_ros.ros.tf import TransformBuffer
+from cmkd_ros.transform_buffer import TransformBuffer
 
 
 def subscribe_transforms(node: Node) -> tuple[TransformBuffer | None, list[Any]]:

@@ -14,7 +14,7 @@ from cmkd_ros.geometry import (
 )
 from cmkd_ros.ros.parameters import parse_parameters
 from cmkd_ros.ros.pose import PoseChooser, base_pose, mount_pose, transform_pose
-from cmkd_ros.ros.tf import TransformBuffer
+from cmkd_ros.transform_buffer import TransformBuffer
 
 
 def pose_parameters(**values):

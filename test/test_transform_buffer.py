@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmkd_ros.geometry import make_se3, matrix_to_quaternion, quaternion_to_matrix
-from cmkd_ros.ros.tf import _KEPT, TransformBuffer
+from cmkd_ros.transform_buffer import _KEPT, TransformBuffer
 
 
 def stamped(parent, child, T_parent_child, stamp=0):

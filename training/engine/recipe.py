@@ -199,7 +199,7 @@ def read_recipe(
     path = Path(name_or_path)
     if path.suffix != '.yaml':
         path = RECIPES / f'{name_or_path}.yaml'
-    data = _read_with_base(path)
+    data = _unshared(_read_with_base(path))
     for override in overrides:
         _apply_override(data, override)
     return path, data
@@ -220,6 +220,16 @@ def _read_with_base(path: Path) -> dict[str, Any]:
     for base in [bases] if isinstance(bases, str) else bases:
         merged = merge_keys(merged, _read_with_base(path.parent / base))
     return merge_keys(merged, data)
+
+
+def _unshared(node: Any) -> Any:
+    """A copy in which no two places are one object, as the aliases of YAML (`*name`) are.
+
+    Otherwise an override of one place would change the others too.
+    """
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def merge_keys(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

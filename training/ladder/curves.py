@@ -1,4 +1,4 @@
-"""Pictures of a ladder: AP by rung, precision over recall, losses over steps."""
+"""Pictures of a ladder: AP by rung and by unlabelled frames, precision, losses over steps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cmkd_ros.atomic_write import write_bytes_atomically
+from cmkd_ros.training.ladder.learning_curve import LearningCurve, find_learning_curves
 from cmkd_ros.training.ladder.recipe import LadderRecipe
 from cmkd_ros.training.ladder.summary import CLASS, MODERATE, NUMBERS, Results
 from cmkd_ros.training.report.loss_curves import LossCurves, read_curves
@@ -18,6 +19,8 @@ _TITLES = {'3d_strict': '3D, overlap 0.7', '3d_loose': '3D, overlap 0.5'}
 
 def draw_curves(ladder: LadderRecipe, results: Results, out: Path) -> list[Path]:
     """Draw `ap_by_rung.png`, `precision_recall.png` and `losses.png` into `out`.
+
+    Where the ladder has learning curves, `learning_curve.png` too.
 
     Args:
         ladder: titles and order of the rungs.
@@ -34,6 +37,8 @@ def draw_curves(ladder: LadderRecipe, results: Results, out: Path) -> list[Path]
         'precision_recall.png': _precision_recall(rungs, results),
         'losses.png': _losses(rungs, results),
     }
+    if learning := find_learning_curves(ladder):
+        pictures['learning_curve.png'] = _learning_curves(learning, results)
     for name, figure in pictures.items():
         content = BytesIO()
         figure.savefig(content, format='png', dpi=100, bbox_inches='tight')
@@ -72,6 +77,28 @@ def _precision_recall(rungs: list[str], results: Results) -> Any:
             axes.plot(recalls, np.mean(curves, axis=0), label=name)
         axes.set(title=f'{CLASS}, moderate, {_TITLES[key]}', xlabel='recall', ylabel='precision')
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize='small')
+    return figure
+
+
+def _learning_curves(curves: list[LearningCurve], results: Results) -> Any:
+    """AP over the number of unlabelled frames: a dot for every seed, a line through the means."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2))
+    for axes, key in zip(figure.subplots(1, 2), _TITLES, strict=True):
+        for number, curve in enumerate(curves):
+            done = [point for point in curve.points if point.rung in results]
+            values = [[r.numbers[key] for r in results[point.rung].values()] for point in done]
+            colour = f'C{number}'
+            for point, of_seeds in zip(done, values, strict=True):
+                axes.plot([point.unlabelled] * len(of_seeds), of_seeds, 'o', color=colour, ms=4)
+            counts, means = [point.unlabelled for point in done], [np.mean(v) for v in values]
+            axes.plot(counts, means, color=colour, label=f'teacher {curve.teacher}')
+        axes.set(title=f'{CLASS}, moderate, {_TITLES[key]}', ylabel='AP R40, percent')
+        axes.set(xlabel='unlabelled frames beside the labelled ones')
+        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize='small')
     return figure

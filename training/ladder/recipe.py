@@ -69,7 +69,7 @@ class RungPart(StrictModel):
 
     title: str
     teacher: str | None = None  # one of the ladder's `teachers`; none: labels teach
-    unlabelled: bool = False  # the unlabelled frames too
+    unlabelled: bool | int = False  # the unlabelled frames too: all, or the first so many
     stages: tuple[StagePart, ...] = Field(min_length=1, max_length=2)
 
     @model_validator(mode='after')
@@ -77,6 +77,10 @@ class RungPart(StrictModel):
         total = sum(stage.share for stage in self.stages)
         if abs(total - 1) > 1e-6:
             raise ValueError(f'expected shares of the stages that add up to 1, found {total:g}')
+        if self.unlabelled < 0:
+            raise ValueError(
+                f'unlabelled: expected true, false or 0 and more frames, found {self.unlabelled}'
+            )
         return self
 
 
@@ -125,14 +129,34 @@ class LadderRecipe(StrictModel):
                 'data.synthetic.unlabelled, or name a source in data.unlabelled, or take the rung '
                 'out'
             )
+        if synthetic is not None:
+            self._numbers_fit(synthetic)
         return self
+
+    def _numbers_fit(self, synthetic: SyntheticFrames) -> None:
+        """Refuse numbers that are too high, or that cut a drive."""
+        per_drive, there = synthetic.frames_per_drive, synthetic.unlabelled
+        for name, rung in self.rungs.items():
+            number = rung.unlabelled
+            if number > there or (number is not True and number % per_drive and number != there):
+                raise ValueError(
+                    f'rungs.{name}.unlabelled: expected whole drives, multiples of '
+                    f'data.synthetic.frames_per_drive = {per_drive}, up to '
+                    f'data.synthetic.unlabelled = {there}, found {number}'
+                )
+
+    @property
+    def unlabelled_numbers(self) -> tuple[int, ...]:
+        """Numbers of unlabelled frames that rungs ask for, rising; all of them is none of these."""
+        asked = [rung.unlabelled for rung in self.rungs.values()]
+        return tuple(sorted({number for number in asked if number and number is not True}))
 
 
 def load_ladder(name_or_path: str | Path, overrides: tuple[str, ...] = ()) -> LadderRecipe:
     """Read a ladder by path, or by name from `training/recipes/`.
 
     Args:
-        name_or_path: 'x.yaml', or 'ladder_tiny', 'ladder_full'.
+        name_or_path: 'x.yaml', or 'ladder_tiny', 'ladder_curve', 'ladder_full'.
         overrides: 'a.b=value' each.
 
     Raises:

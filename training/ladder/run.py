@@ -88,7 +88,7 @@ def climb(
     if unknown:
         raise ValueError(f'seed: expected some of {list(ladder.seeds)}, found {unknown}')
     _claim_folder(out, ladder)
-    site = _Site(ladder, out, provide_frames(ladder.data, out))
+    site = _Site(ladder, out, provide_frames(ladder.data, out, ladder.unlabelled_numbers))
     for seed in seeds or ladder.seeds:
         for name in ladder.rungs:  # wrong keys are found before anything is trained
             rung_recipes(ladder, name, seed, site.frames, site.folder(seed))

@@ -57,9 +57,8 @@ def rung_recipes(
         ValueError: the ladder's `student`, or what a stage changes, has a wrong key or value.
     """
     rung = ladder.rungs[name]
-    sources = [frames.labelled]
-    if rung.unlabelled and frames.unlabelled is not None:
-        sources.append(frames.unlabelled)
+    more = frames.unlabelled_of(rung.unlabelled)
+    sources = [frames.labelled] if more is None else [frames.labelled, more]
     if rung.teacher is not None:
         sources = [source.model_copy(update={'labelled': False}) for source in sources]
     shares = [stage.share for stage in rung.stages]

@@ -1,4 +1,4 @@
-"""What a ladder found: numbers of every run, mean and spread of every rung, gains by seed."""
+"""What a ladder found: every run, mean and spread of every rung, distances, gains by seed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cmkd_ros.atomic_write import write_text_atomically
 from cmkd_ros.evaluation.kitti_report import KittiReport
 from cmkd_ros.evaluation.kitti_split import DIFFICULTIES
 from cmkd_ros.evaluation.report import read_report
+from cmkd_ros.training.ladder.learning_curve import find_learning_curves
 from cmkd_ros.training.ladder.recipe import LadderRecipe
 
 RESULT = 'result.json'
@@ -54,6 +55,17 @@ class Result:
             found[name] = float('nan') if averages is None else averages['R40'][MODERATE]
         return found
 
+    @property
+    def by_distance(self) -> dict[str, dict[str, float]]:
+        """The same by name and range in metres ('0-20')."""
+        return {
+            name: {
+                where: averages['R40'][MODERATE]
+                for where, averages in self.report.ap_by_distance[level][CLASS][metric].items()
+            }
+            for name, (level, metric) in NUMBERS.items()
+        }
+
 
 Results = Mapping[str, Mapping[int, Result]]
 
@@ -90,7 +102,7 @@ def gains_of(ladder: LadderRecipe, results: Results) -> list[dict[str, Any]]:
 
 
 def write_summary(ladder: LadderRecipe, results: Results, path: Path) -> None:
-    """Write ladder.json: recipe, runs, mean and spread, gains."""
+    """Write ladder.json: recipe, runs, mean and spread, distances, learning curves, gains."""
     runs = {
         name: {
             str(seed): {**result.numbers, 'seconds': result.seconds, 'folder': str(result.place)}
@@ -98,11 +110,13 @@ def write_summary(ladder: LadderRecipe, results: Results, path: Path) -> None:
         }
         for name, by_seed in results.items()
     }
+    first = next((r.report for by_seed in results.values() for r in by_seed.values()), None)
     document = {
         'recipe': ladder.model_dump(mode='json'),
         'metric': 'Car AP R40 moderate in percent',
-        'frames': next((r.report.frames for s in results.values() for r in s.values()), None),
-        'n_gt': next((r.report.n_gt[CLASS] for s in results.values() for r in s.values()), None),
+        'frames': None if first is None else first.frames,
+        'n_gt': None if first is None else first.n_gt[CLASS],
+        'n_gt_by_distance': None if first is None else first.n_gt_by_distance[CLASS],
         'finished': sum(len(results.get(name, {})) for name in ladder.rungs),
         'of': len(ladder.rungs) * len(ladder.seeds),
         'runs': runs,
@@ -110,6 +124,8 @@ def write_summary(ladder: LadderRecipe, results: Results, path: Path) -> None:
             name: {key: _mean_and_spread(by_seed.values(), key) for key in NUMBERS}
             for name, by_seed in results.items()
         },
+        'by_distance': {name: _by_distance(by_seed) for name, by_seed in results.items()},
+        'learning_curves': _learning_curves(ladder, results),
         'gains': gains_of(ladder, results),
     }
     write_text_atomically(path, json.dumps(document, indent=1) + '\n')
@@ -137,12 +153,53 @@ def print_ladder(ladder: LadderRecipe, out: Path, console: Console | None = None
         style = None if name in ladder.rungs else 'dim'
         table.add_row(label, str(len(by_seed)), *cells, minutes, style=style)
     console.print(table)
+    _print_distances(ladder, results, first, console)
     gains = _table('Gains in points: mean (by seed)', ('', *_COLUMNS[:2]))
     for row in gains_of(ladder, results):
         cells = [_changes(row[key]) for key in ('3d_strict', '3d_loose')]
         gains.add_row(f'{row["from"]} -> {row["to"]}', *cells)
     if ladder.gains:
         console.print(gains)
+
+
+def _print_distances(
+    ladder: LadderRecipe, results: Results, report: KittiReport, console: Console
+) -> None:
+    """Loose overlaps, where small students have any AP far away."""
+    n_gt = report.n_gt_by_distance[CLASS]
+    heads = [f'{where} m\nn_gt {counts[MODERATE]}' for where, counts in n_gt.items()]
+    table = _table('3D loose by distance, mean over seeds', ('', *heads))
+    for name in (*ladder.teachers, *ladder.rungs):
+        found = _by_distance(results.get(name, {}))['3d_loose']
+        label = ladder.rungs[name].title if name in ladder.rungs else f'teacher {name}'
+        cells = [f'{found[where]:.1f}' if where in found else '-' for where in n_gt]
+        table.add_row(label, *cells, style=None if name in ladder.rungs else 'dim')
+    console.print(table)
+
+
+def _by_distance(by_seed: Mapping[int, Result]) -> dict[str, dict[str, float]]:
+    """Mean over the seeds: name of a number -> range -> AP; no range without a result."""
+    found = [result.by_distance for result in by_seed.values()]
+    ranges = list(found[0]['3d_strict']) if found else []
+    return {
+        key: {where: mean(one[key][where] for one in found) for where in ranges} for key in NUMBERS
+    }
+
+
+def _learning_curves(ladder: LadderRecipe, results: Results) -> list[dict[str, Any]]:
+    """Mean over the seeds by number of unlabelled frames; None where nothing is finished."""
+    rows = []
+    for curve in find_learning_curves(ladder):
+        row: dict[str, Any] = {
+            'teacher': curve.teacher,
+            'rungs': [point.rung for point in curve.points],
+            'unlabelled': [point.unlabelled for point in curve.points],
+        }
+        for key in NUMBERS:
+            found = [results.get(point.rung, {}).values() for point in curve.points]
+            row[key] = [mean(r.numbers[key] for r in of) if of else None for of in found]
+        rows.append(row)
+    return rows
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

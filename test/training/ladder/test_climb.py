@@ -9,9 +9,10 @@ import yaml
 from cmkd_ros.checkpoint import load_bundle
 from cmkd_ros.training.engine.recipe import read_recipe
 from cmkd_ros.training.ladder.claim import claimed
+from cmkd_ros.training.ladder.curves import draw_curves
 from cmkd_ros.training.ladder.recipe import load_ladder
 from cmkd_ros.training.ladder.run import climb
-from cmkd_ros.training.ladder.summary import collect, gains_of, print_ladder
+from cmkd_ros.training.ladder.summary import collect, gains_of, print_ladder, write_summary
 from cmkd_ros.training.report.run_report import write_report
 
 OVERRIDES = (
@@ -30,6 +31,7 @@ def recipe(tmp_path_factory):
     """ladder_tiny with its first and its last rung."""
     _, keys = read_recipe('ladder_tiny')
     keys['rungs'] = {name: keys['rungs'][name] for name in ('labels_only', 'unlabelled_tenth')}
+    keys['rungs']['unlabelled_tenth']['unlabelled'] = 2  # of four
     keys['gains'] = [['labels_only', 'unlabelled_tenth']]
     path = tmp_path_factory.mktemp('recipe') / 'short.yaml'
     path.write_text(yaml.safe_dump(keys))
@@ -53,6 +55,8 @@ def test_every_rung_is_trained_evaluated_and_told(climbed, recipe, capsys):
     printed = capsys.readouterr().out
     assert 'labels only' in printed and 'teacher tenth' in printed
     assert 'teacher full' in printed  # asked for by no rung, so not trained
+    assert set(document['by_distance']['tenth']['bev_strict']) == set(document['n_gt_by_distance'])
+    assert '3D loose by distance' in printed and '0-20 m' in printed
     assert not (climbed / 'seed_3' / 'full').exists()
 
 
@@ -60,9 +64,10 @@ def test_labels_teach_half_of_the_frames_to_the_teacher_and_none_to_the_student(
     teacher = load_bundle(climbed / 'seed_3/tenth/teacher.cmkd')
     student = load_bundle(climbed / 'seed_3/unlabelled_tenth/stage_2/student.cmkd')
     assert teacher.provenance['frames']['count'] == 2
-    assert student.provenance['frames']['count'] == 8
+    assert student.provenance['frames']['count'] == 6
     sources = student.provenance['recipe']['data']['sources']
     assert [source['labelled'] for source in sources] == [False, False]
+    assert (climbed / 'unlabelled_2.txt').read_text().split() == ['000000', '000001']
 
 
 def test_what_is_missing_is_made_by_one_process_and_what_is_there_is_kept(climbed, recipe):
@@ -99,6 +104,20 @@ def test_gains_are_counted_by_seed(climbed, recipe):
     (row,) = gains_of(ladder, results)
     assert row['3d_strict']['by_seed'] == [7.5 - low.numbers['3d_strict']]
     assert row['3d_strict']['every_seed_gains']
+
+
+def test_a_learning_curve_is_told_and_drawn_as_far_as_it_is_finished(climbed, recipe, tmp_path):
+    done = collect(load_ladder(recipe, OVERRIDES), climbed)['labels_only']
+    results = {'x0': done, 'x2': done, 'full': done}
+    curve = load_ladder('ladder_curve')
+    write_summary(curve, results, tmp_path / 'ladder.json')
+    (told,) = json.loads((tmp_path / 'ladder.json').read_text())['learning_curves']
+    value = done[3].numbers['bev_loose']
+    assert told['bev_loose'] == [value, None, value, None, None]
+    assert told['unlabelled'] == [0, 160, 320, 800, 1600]
+    pictures = draw_curves(curve, results, tmp_path)
+    assert 'learning_curve.png' in [path.name for path in pictures]
+    assert (tmp_path / 'learning_curve.png').read_bytes()[:4] == b'\x89PNG'
 
 
 def test_the_report_of_a_run_stands_alone(climbed):

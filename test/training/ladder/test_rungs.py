@@ -19,10 +19,10 @@ FRAMES = LadderFrames(
 )
 
 
-def recipes_of(name):
+def recipes_of(name, frames=FRAMES):
     ladder = load_ladder(name)
     return ladder, {
-        rung: rung_recipes(ladder, rung, 1, FRAMES, Path('/out/seed_1')) for rung in ladder.rungs
+        rung: rung_recipes(ladder, rung, 1, frames, Path('/out/seed_1')) for rung in ladder.rungs
     }
 
 
@@ -76,6 +76,9 @@ def test_the_teachers_fit_the_students(name):
         ('rungs.features.teacher=best', 'expected one of full, tenth, found best'),
         ('rungs.features.stages.0.share=0.4', 'add up to 1, found 0.9'),
         ('gains=[[labels_only, up]]', 'expected names of rungs.*found up'),
+        ('rungs.unlabelled.unlabelled=801', 'multiples of .* = 4, up to .* = 800, found 801'),
+        ('rungs.unlabelled.unlabelled=804', 'up to data.synthetic.unlabelled = 800, found 804'),
+        ('rungs.unlabelled.unlabelled=-4', 'true, false or 0 and more frames, found -4'),
         ('data.labelled={root: /kitti}', 'either synthetic, or labelled'),
         ('data.synthetic=null', 'found neither'),
         ('seeds=[1, 1]', 'expected different ones'),

@@ -202,6 +202,7 @@ def _train_teacher(options: argparse.Namespace) -> None:
 
 def _distill(options: argparse.Namespace) -> None:
     from cmkd_ros.training.engine.train import distill
+    from cmkd_ros.training.report.after_run import report_after_run
 
     print(
         distill(
@@ -212,6 +213,8 @@ def _distill(options: argparse.Namespace) -> None:
             options.allow_leak,
         )
     )
+    if options.report and (report := report_after_run(options.out)):
+        print(report)
 
 
 def _ladder(options: argparse.Namespace) -> None:
@@ -297,6 +300,21 @@ def _make_bag(options: argparse.Namespace) -> None:
         print(make_bag(options.kitti, options.out, frames=options.frames, progress=step))
 
 
+def _extract_bag(options: argparse.Namespace) -> None:
+    from cmkd_ros.training.data.extract import extract_frames
+    from cmkd_ros.training.data.extract_folder import check_claim
+    from cmkd_ros.training.data.extract_options import options_from_arguments
+    from cmkd_ros.training.data.extract_plan import plan_extraction
+
+    check_claim(options.out)
+    wanted = options_from_arguments(options)
+    with show_progress('looking through') as step:
+        plan = plan_extraction(options.bags, wanted, step)
+    with show_progress('extracting') as step:
+        report = extract_frames(plan, options.out, step)
+    print('\n'.join([*report.lines(), str(report.out)]))
+
+
 def _eval_bag(options: argparse.Namespace) -> None:
     from cmkd_ros.ros.eval_bag import evaluate_bag
 
@@ -343,6 +361,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     'evaluate': _evaluate,
     'eval-kitti': _eval_kitti,
     'make-bag': _make_bag,
+    'extract-bag': _extract_bag,
     'eval-bag': _eval_bag,
 }
 

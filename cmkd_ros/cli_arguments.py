@@ -137,9 +137,14 @@ def _add_training_commands(add: Add) -> None:
         command.add_argument('--out', type=Path, required=True, help='folder of the run')
         command.add_argument('--resume', action='store_true', help='go on with the run in --out')
         _add_allow_leak(command)
+        if name == 'distill':
+            command.add_argument(
+                '--no-report', dest='report', action='store_false',
+                help='leave out report.html, which `cmkd report` can draw later',
+            )  # fmt: skip
 
     ladder = add('ladder', 'what distillation adds to labels, step by step, over several seeds')
-    ladder.add_argument('recipe', help='ladder_tiny, ladder_full, or a YAML file')
+    ladder.add_argument('recipe', help='ladder_tiny, ladder_curve, ladder_full, or a file')
     ladder.add_argument('overrides', nargs='*', metavar='key=value', help='recipe overrides')
     ladder.add_argument('--out', type=Path, required=True, help='folder; goes on with what it has')
     ladder.add_argument(
@@ -180,6 +185,8 @@ def _add_evaluation_commands(add: Add) -> None:
     make_bag.add_argument('--out', type=Path, required=True)
     make_bag.add_argument('--frames', type=Path, help='frame list; default: every image')
 
+    _add_extract_bag(add)
+
     eval_bag = add('eval-bag', 'bag -> node -> AP, latency, drops')
     eval_bag.add_argument('--model', type=Path, required=True)
     eval_bag.add_argument('--bag', type=Path, required=True)
@@ -194,6 +201,62 @@ def _add_evaluation_commands(add: Add) -> None:
             '--compare', type=Path, metavar='FILE',
             help='JSON of an earlier evaluation of the same frames: show the differences',
         )  # fmt: skip
+
+
+def _add_extract_bag(add: Add) -> None:
+    extract = add('extract-bag', 'bags with camera and LiDAR -> unlabelled frames in KITTI layout')
+    extract.add_argument('bags', type=Path, nargs='+', metavar='BAG', help='each is one drive')
+    extract.add_argument('--out', type=Path, required=True, help='folder; goes on with what it has')
+    topics = extract.add_argument_group('topics, where several fit')
+    topics.add_argument('--image', default='', metavar='TOPIC', help='Image or CompressedImage')
+    topics.add_argument('--camera-info', default='', metavar='TOPIC')
+    topics.add_argument('--points', default='', metavar='TOPIC', help='PointCloud2')
+    frames = extract.add_argument_group('which frames')
+    frames.add_argument(
+        '--max-gap', type=float, default=50.0, metavar='MS',
+        help='between a scan and its image; default: %(default)s',
+    )  # fmt: skip
+    frames.add_argument('--every', type=int, default=1, metavar='N', help='keep every N-th pair')
+    frames.add_argument(
+        '--rate', type=float, default=0.0, metavar='HZ', help='keep at most so many'
+    )
+    frames.add_argument(
+        '--min-change', type=float, default=0.0, metavar='GREY',
+        help='leave out images that differ by less from the last one kept, as when the robot '
+        'stands still; 2 is a start',
+    )  # fmt: skip
+    poses = extract.add_argument_group('where things are, where transforms do not tell')
+    poses.add_argument(
+        '--camera-pose', type=float, nargs=7, metavar=('X', 'Y', 'Z', 'QX', 'QY', 'QZ', 'QW'),
+        help="optical camera frame in the LiDAR's frame",
+    )  # fmt: skip
+    reference = poses.add_mutually_exclusive_group()
+    reference.add_argument(
+        '--lidar-height', type=float, metavar='M', help='level, above the ground'
+    )
+    reference.add_argument(
+        '--base-frame', metavar='FRAME', help='default: base_link, if it is there'
+    )
+    reference.add_argument(
+        '--reference-frame', metavar='FRAME', help='is the reference frame itself'
+    )
+    poses.add_argument(
+        '--base-height', type=float, default=0.0, metavar='M', help='above the ground'
+    )
+    reading = extract.add_argument_group('how messages are read')
+    for name, text in (
+        ('--rectified', 'whether the images are'),
+        ('--use-projection-offset', "whether P's fourth column counts"),
+    ):
+        reading.add_argument(
+            name, choices=('auto', 'true', 'false'), default='auto', help=f'{text}, as in the node'
+        )
+    reading.add_argument(
+        '--intensity-max', type=float, metavar='VALUE', help='of a point; default: found'
+    )
+    reading.add_argument(
+        '--name', default='recordings', help="of the robot's data, for leak checks: %(default)s"
+    )
 
 
 def _add_allow_leak(command: argparse.ArgumentParser) -> None:

@@ -102,6 +102,11 @@ def _source(recipe: DistillRecipe, data: Path | None, split: Path | None) -> tup
         return source, f'{data}'
     if recipe.data.held_out:
         return recipe.data.held_out[0], 'frames that were held out'
+    root = recipe.data.sources[0].root
+    if recipe.data.held_out is None and (root / 'ImageSets' / 'val.txt').is_file():
+        labelled = (root / 'training' / 'label_2').is_dir()
+        held_out = SourceSpec(root=root, frames=Path('ImageSets', 'val.txt'), labelled=labelled)
+        return held_out, 'ImageSets/val.txt, which were held out'
     return recipe.data.sources[0], 'frames that the student learned from'
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from cmkd_ros.checkpoint import load_bundle
 from cmkd_ros.model.fast_conv import FoldedConv
 from cmkd_ros.model.precision import (
     BF16_LIMIT,
@@ -75,3 +76,10 @@ def test_what_no_machine_does_is_refused():
         check_precision('int4', CPU)
     with pytest.raises(ValueError, match='fp16 needs a CUDA device'):
         check_precision('fp16', CPU)
+
+
+def test_a_trained_model_may_run_in_bf16(project_root):
+    """Its boxes where there is nothing are arbitrary and move by more than the limit."""
+    student = load_bundle(project_root / 'config' / 'models' / 'demo.cmkd').build()
+    network, chosen = for_inference(student, CPU, 'bf16', bf16_cpu=True)
+    assert (chosen, type_of(network)) == ('bf16', torch.bfloat16)

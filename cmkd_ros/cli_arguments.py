@@ -217,9 +217,7 @@ def _add_extract_bag(add: Add) -> None:
         help='between a scan and its image; default: %(default)s',
     )  # fmt: skip
     frames.add_argument('--every', type=int, default=1, metavar='N', help='keep every N-th pair')
-    frames.add_argument(
-        '--rate', type=float, default=0.0, metavar='HZ', help='keep at most so many'
-    )
+    frames.add_argument('--rate', type=float, default=0.0, metavar='HZ', help='at most so many')
     frames.add_argument(
         '--min-change', type=float, default=0.0, metavar='GREY',
         help='leave out images that differ by less from the last one kept, as when the robot '
@@ -231,17 +229,14 @@ def _add_extract_bag(add: Add) -> None:
         help="optical camera frame in the LiDAR's frame",
     )  # fmt: skip
     reference = poses.add_mutually_exclusive_group()
-    reference.add_argument(
-        '--lidar-height', type=float, metavar='M', help='level, above the ground'
-    )
-    reference.add_argument(
-        '--base-frame', metavar='FRAME', help='default: base_link, if it is there'
-    )
-    reference.add_argument(
-        '--reference-frame', metavar='FRAME', help='is the reference frame itself'
-    )
+    for name, metavar, kind, text in (
+        ('--lidar-height', 'M', float, 'of a level LiDAR above the ground'),
+        ('--base-frame', 'FRAME', str, 'robot frame that knows the ground; default: base_link'),
+        ('--reference-frame', 'FRAME', str, 'frame that is the reference frame itself'),
+    ):
+        reference.add_argument(name, metavar=metavar, type=kind, help=text)
     poses.add_argument(
-        '--base-height', type=float, default=0.0, metavar='M', help='above the ground'
+        '--base-height', type=float, default=0.0, metavar='M', help='of its origin; default: 0'
     )
     reading = extract.add_argument_group('how messages are read')
     for name, text in (

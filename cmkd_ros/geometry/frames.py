@@ -216,6 +216,38 @@ def camera_mount_pose(
     return make_se3(R_cam_ref, -R_cam_ref @ position_ref)
 
 
+def level_camera_pose(
+    T_base_cam: ArrayLike,
+    base_height_m: float,
+    forward_m: float = 0.27,
+    reference_height_m: float = 1.73,
+) -> np.ndarray:
+    """Pose of a camera in a reference frame that the robot's base frame gives the ground to.
+
+    The base tells height, pitch and roll. Place and heading are taken from the camera itself: a
+    network has learnt to look along x from `forward_m` before the origin, so that is where a camera
+    on the robot's side or rear gets its own reference frame, too.
+
+    Args:
+        T_base_cam: (4, 4), the camera in the base frame (x forward, z up).
+        base_height_m: origin of the base frame above the ground.
+        forward_m: optical centre before the origin of the reference frame.
+        reference_height_m: origin of the reference frame above the ground.
+
+    Returns:
+        T_cam_ref (4, 4) float64.
+    """
+    T_base_cam = np.asarray(T_base_cam, dtype=np.float64)
+    ahead_3 = T_base_cam[:3, 2]
+    yaw_rad = np.arctan2(ahead_3[1], ahead_3[0])
+    R_ref_base = quaternion_to_matrix(yaw_to_quaternion(-yaw_rad))
+    T_ref_cam = np.eye(4)
+    T_ref_cam[:3, :3] = R_ref_base @ T_base_cam[:3, :3]
+    height_m = T_base_cam[2, 3] + base_height_m
+    T_ref_cam[:3, 3] = (forward_m, 0.0, height_m - reference_height_m)
+    return invert_se3(T_ref_cam)
+
+
 def _rotation(R_33: ArrayLike, name: str) -> np.ndarray:
     R_33 = np.asarray(R_33, dtype=np.float64)
     if R_33.shape != (3, 3) or not np.isfinite(R_33).all():

@@ -14,9 +14,9 @@ import numpy as np
 from cmkd_ros.geometry import (
     camera_mount_pose,
     invert_se3,
+    level_camera_pose,
     make_se3,
     quaternion_to_matrix,
-    yaw_to_quaternion,
 )
 from cmkd_ros.ros.parameters import PoseParameters
 from cmkd_ros.transform_buffer import TransformBuffer
@@ -63,9 +63,7 @@ def base_pose(
 ) -> np.ndarray:
     """Pose of the camera in a reference frame that the robot's base frame gives the ground to.
 
-    The base tells height, pitch and roll. Place and heading are taken from the camera itself: the
-    network has learnt to look along x from `camera_forward` before the origin, so that is where a
-    camera on the robot's side or rear gets its own reference frame, too.
+    The base tells height, pitch and roll, the camera itself place and heading.
 
     Args:
         T_base_cam: (4, 4), the camera in the base frame (x forward, z up).
@@ -75,14 +73,9 @@ def base_pose(
     Returns:
         T_cam_ref (4, 4) float64.
     """
-    ahead_3 = T_base_cam[:3, 2]
-    yaw_rad = np.arctan2(ahead_3[1], ahead_3[0])
-    R_ref_base = quaternion_to_matrix(yaw_to_quaternion(-yaw_rad))
-    T_ref_cam = np.eye(4)
-    T_ref_cam[:3, :3] = R_ref_base @ T_base_cam[:3, :3]
-    height_m = T_base_cam[2, 3] + parameters.base_height
-    T_ref_cam[:3, 3] = (parameters.camera_forward, 0.0, height_m - reference_height_m)
-    return invert_se3(T_ref_cam)
+    return level_camera_pose(
+        T_base_cam, parameters.base_height, parameters.camera_forward, reference_height_m
+    )
 
 
 class PoseChooser:

@@ -1,0 +1,212 @@
+"""Recordings with a camera and a LiDAR -> unlabelled frames in KITTI layout, ready to distil from.
+
+Letters: H W image rows and columns, N points.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cmkd_ros.training.data.extract_folder import ExtractFolder, FrameRecord, frame_name
+from cmkd_ros.training.data.extract_frame import ExtractedFrame, FrameMaker
+from cmkd_ros.training.data.extract_pairs import Pair
+from cmkd_ros.training.data.extract_plan import BagPlan, ExtractPlan
+from cmkd_ros.training.data.extract_pose import REFERENCE_HEIGHT_M, ground_below_ref_m
+from cmkd_ros.training.data.extract_recording import Recording, open_recording
+
+LOG = logging.getLogger('cmkd.data')
+Progress = Callable[[int, int], None]
+_TOO_MANY_FAULTS = 20  # at the start, without one good frame
+_GROUND_TOLERANCE_M = 0.25
+_THUMBNAIL = (64, 32)
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What became of the recordings.
+
+    Attributes:
+        out: the folder.
+        counts: messages, frames, and what was left out, by what it is.
+        ground_m: how far below the reference frame the road lies; None where no road was found.
+    """
+
+    out: Path
+    counts: dict[str, int]
+    ground_m: float | None
+
+    def lines(self) -> list[str]:
+        """For people, one fact a line."""
+        return [f'{number:8d} {what}' for what, number in self.counts.items()]
+
+
+def extract_frames(plan: ExtractPlan, out: Path, progress: Progress | None = None) -> ExtractReport:
+    """Write the frames of a plan; one that was interrupted goes on when it is called again.
+
+    Args:
+        plan: of `plan_extraction`.
+        out: folder to write: `data.sources=[{root: OUT, frames: ImageSets/train.txt, labelled:
+            false}]` reads it.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        FileExistsError: `out` holds something else, or is complete.
+        FileNotFoundError, ValueError: a bag that cannot be read, or no frame that can be used.
+        OSError: the disk is full; free space and call again to go on.
+    """
+    extraction = _Extraction(plan, ExtractFolder(out, plan.settings()), progress)
+    try:
+        for bag in plan.bags:
+            extraction.extract(bag)
+        if not extraction.records:
+            raise _NothingUsableError(extraction.first_fault)
+        extraction.folder.finish(extraction.records, plan.options.dataset)
+    except _NothingUsableError as error:
+        shutil.rmtree(out)
+        raise ValueError(f'{plan.bags[0].path}: no frame can be used: {error}') from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f'{out}: no space left: {len(extraction.records)} of {plan.frames} frames are written; '
+            'free space and run the same command again to go on'
+        ) from error
+    ground_m = _median(extraction.grounds_m)
+    _judge_ground(ground_m)
+    counts = {**plan.counts, **extraction.counts, 'frames': len(extraction.records)}
+    return ExtractReport(out, counts, ground_m)
+
+
+class _NothingUsableError(ValueError):
+    """All frames so far were faulty."""
+
+
+class _Extraction:
+    """One run: what is written and counted so far."""
+
+    def __init__(self, plan: ExtractPlan, folder: ExtractFolder, progress: Progress | None) -> None:
+        self.folder = folder
+        self.records: list[FrameRecord] = []
+        self.counts: Counter[str] = Counter()
+        self.grounds_m: list[float] = []
+        self.first_fault = ''
+        self._plan = plan
+        self._progress = progress
+        self._done = 0
+
+    def extract(self, bag: BagPlan) -> None:
+        """Write the frames of a bag that are not there yet."""
+        options = self._plan.options
+        there = (
+            set()
+            if options.least_change
+            else {pair for pair in bag.pairs if self.folder.holds(frame_name(pair.image_ns))}
+        )
+        for pair in sorted(there, key=lambda pair: pair.image_ns):
+            self._count(bag, pair)
+        rest = [pair for pair in bag.pairs if pair not in there]
+        if not rest:
+            return
+        changes = _Changes(options.least_change)
+        with open_recording(bag.path, options.topics) as recording:
+            maker = FrameMaker(recording, options, self._plan.intensity_full)
+            for pair, image, cloud in _messages(recording, rest):
+                try:
+                    frame = maker.make(image, cloud)
+                except ValueError as error:
+                    self._note_fault(bag, pair, error)
+                    continue
+                if changes.is_new(frame.image_HW3):
+                    self._write(frame_name(pair.image_ns), frame)
+                    self._count(bag, pair)
+                else:
+                    self._step('pairs left out: the image shows nothing new')
+
+    def _write(self, name: str, frame: ExtractedFrame) -> None:
+        if not self.folder.holds(name):
+            self.folder.write(name, frame.image_HW3, frame.points_N4, frame.calibration)
+        ground_m = ground_below_ref_m(frame.points_N4)
+        if ground_m is not None:
+            self.grounds_m.append(ground_m)
+
+    def _count(self, bag: BagPlan, pair: Pair) -> None:
+        name, where = frame_name(pair.image_ns), bag.path.resolve().name
+        self.records.append(FrameRecord(name, bag.drive, pair.image_ns, pair.scan_ns, where))
+        self._step()
+
+    def _note_fault(self, bag: BagPlan, pair: Pair, error: ValueError) -> None:
+        where = f'{bag.path}: frame {frame_name(pair.image_ns)}'
+        if not self.first_fault:
+            self.first_fault = str(error)
+            LOG.warning('%s: left out: %s (further ones are counted)', where, error)
+        self._step('pairs left out: image, calibration or scan cannot be used')
+        if self._done >= _TOO_MANY_FAULTS and not self.records:
+            raise _NothingUsableError(self.first_fault)
+
+    def _step(self, left_out: str = '') -> None:
+        if left_out:
+            self.counts[left_out] += 1
+        self._done += 1
+        if self._progress:
+            self._progress(self._done, self._plan.frames)
+
+
+class _Changes:
+    """Tells images that show something new from those of a robot that stands still."""
+
+    def __init__(self, least: float) -> None:
+        self._least = least
+        self._last: NDArray[np.float32] | None = None
+
+    def is_new(self, image_HW3: NDArray[np.uint8]) -> bool:
+        if not self._least:
+            return True
+        small = cv2.resize(image_HW3, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
+        if self._last is not None and np.abs(small - self._last).mean() < self._least:
+            return False
+        self._last = small
+        return True
+
+
+def _messages(recording: Recording, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Any, Any]]:
+    """The image and the scan of each pair, as soon as both were met."""
+    waiting = {(True, pair.image_ns): pair for pair in pairs}
+    waiting |= {(False, pair.scan_ns): pair for pair in pairs}
+    met: dict[tuple[bool, int], Any] = {}
+    for is_image, stamp, message in recording.messages():
+        pair = waiting.pop((is_image, stamp), None)
+        if pair is None:
+            continue
+        other = met.pop((not is_image, pair.scan_ns if is_image else pair.image_ns), None)
+        if other is None:
+            met[is_image, stamp] = message
+        else:
+            yield (pair, message, other) if is_image else (pair, other, message)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+def _judge_ground(ground_m: float | None) -> None:
+    if ground_m is None:
+        LOG.warning('no road found in the scans: check the height of the reference frame yourself')
+    elif abs(ground_m - REFERENCE_HEIGHT_M) > _GROUND_TOLERANCE_M:
+        LOG.warning(
+            'the road lies %.2f m below the reference frame, but teachers and students are made '
+            'for %.2f m: see --lidar-height, --base-height and --reference-frame',
+            ground_m, REFERENCE_HEIGHT_M,
+        )  # fmt: skip
+    else:
+        LOG.info('the road lies %.2f m below the reference frame, as it should', ground_m)

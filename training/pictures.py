@@ -14,6 +14,7 @@ from cmkd_ros.evaluation.kitti_frames import FrameScores, score_frames
 from cmkd_ros.evaluation.kitti_split import CLASSES, KittiSplit
 from cmkd_ros.evaluation.visualize import (
     TRUTH_COLOUR,
+    Image,
     class_colour,
     draw_boxes,
     plot_bev,
@@ -23,6 +24,8 @@ from cmkd_ros.kitti_files import KittiObjects, read_calibration, read_labels, re
 from cmkd_ros.training.data.kitti_layout import KittiFolder
 from cmkd_ros.training.data.png import read_png_rgb
 from cmkd_ros.training.data.scan import read_scan
+
+WHOLE_RANGE_M = (0.0, -40.0, 70.4, 40.0)
 
 
 def draw_evaluation(
@@ -63,13 +66,15 @@ def draw_evaluation(
     for kind, chosen in choose_frames(scores, count, seed).items():
         for rank, index in enumerate(chosen, 1):
             stem = f'{kind}_{rank}_{frames[index]}'
-            paths += _draw_frame(
-                out / stem,
+            drawn = draw_frame(
                 folder,
                 frames[index],
-                _counted(labels[index], dict.fromkeys(CLASSES, -np.inf)),
-                _counted(found[index], scores.thresholds),
+                drawn_objects(labels[index], dict.fromkeys(CLASSES, -np.inf)),
+                drawn_objects(found[index], scores.thresholds),
             )
+            for suffix, picture in zip(('boxes', 'bev'), drawn, strict=True):
+                paths.append(out / f'{stem}_{suffix}.png')
+                write_png(paths[-1], picture)
             rows.append(_row(stem, scores, index))
     document = {
         'score_from': {k: None if np.isinf(v) else v for k, v in scores.thresholds.items()},
@@ -93,9 +98,24 @@ def choose_frames(scores: FrameScores, count: int, seed: int = 0) -> dict[str, l
     return {'best': best, 'worst': worst, 'random': sorted(drawn.tolist())}
 
 
-def _draw_frame(
-    stem: Path, folder: KittiFolder, frame: str, labels: KittiObjects, found: KittiObjects
-) -> list[Path]:
+def draw_frame(
+    folder: KittiFolder,
+    frame: str,
+    labels: KittiObjects,
+    found: KittiObjects,
+    range_m: tuple[float, float, float, float] = WHOLE_RANGE_M,
+) -> tuple[Image, Image]:
+    """Draw labels and detections of a frame over its image, and from above.
+
+    Args:
+        folder: image, calibration, and the scan if there is one.
+        frame: its id.
+        labels, found: the objects to draw.
+        range_m: x_min, y_min, x_max, y_max of the view from above, reference frame.
+
+    Returns:
+        Two uint8 RGB pictures: of the image's size, and of 10 pixels per metre.
+    """
     image_HW3 = read_png_rgb(folder.image(frame))
     calibration = read_calibration(folder.calib(frame))
     pose = calibration.T_cam_ref
@@ -104,15 +124,15 @@ def _draw_frame(
     picture = draw_boxes(image_HW3, truth, camera, pose, colours=[TRUTH_COLOUR] * len(truth))
     scores = [] if found.scores_N is None else found.scores_N.tolist()
     captions = [f'{name} {score:.2f}' for name, score in zip(found.names, scores, strict=True)]
-    overlay, bev = (stem.with_name(f'{stem.name}_{kind}.png') for kind in ('boxes', 'bev'))
-    write_png(overlay, draw_boxes(picture, boxes, camera, pose, captions))
     scan = folder.scan(frame)
     points_N4 = read_scan(scan) if scan.is_file() else None
-    plot_bev(bev, boxes, truth, points_N4, detection_colours=[class_colour(n) for n in found.names])
-    return [overlay, bev]
+    colours = [class_colour(name) for name in found.names]
+    bev = plot_bev(None, boxes, truth, points_N4, range_m, colours)
+    return draw_boxes(picture, boxes, camera, pose, captions), bev
 
 
-def _counted(objects: KittiObjects, thresholds: Mapping[str, float]) -> KittiObjects:
+def drawn_objects(objects: KittiObjects, thresholds: Mapping[str, float]) -> KittiObjects:
+    """The objects whose class has a threshold and whose score reaches it."""
     lowest = {name.lower(): score for name, score in thresholds.items()}
     scores = np.zeros(len(objects)) if objects.scores_N is None else objects.scores_N
     return objects.select(

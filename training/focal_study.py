@@ -87,18 +87,16 @@ def study_focal_lengths(
 
 
 def _render(out: Path, factor: float, frames: int, seed: int) -> Path:
-    size = {
-        'width': round(KITTI_WIDTH_PX * factor),
-        'height': round(KITTI_HEIGHT_PX * factor),
-    }
+    width, height = round(KITTI_WIDTH_PX * factor), round(KITTI_HEIGHT_PX * factor)
     with show_progress(f'focal length x{factor:g}', frames) as step:
         root = generate_drive(
             out / f'fx_{factor:g}',
             frames,
             seed,
             frames_per_drive=FRAMES_PER_DRIVE,
+            width=width,
+            height=height,
             progress=step,
-            **size,
         )
     return root / 'training'
 

@@ -62,7 +62,7 @@ class OptimiserSpec(StrictModel):
     final_div_factor: Annotated[float, Field(gt=0)] = 1000.0
     momentum: tuple[Fraction, Fraction] = (0.85, 0.95)  # AdamW's beta1, cycled
     beta2: Fraction = 0.999
-    precision: Literal['fp32', 'bf16'] = 'fp32'
+    precision: Literal['auto', 'fp32', 'bf16'] = 'fp32'  # auto: bf16 where the device has it
     checkpoint_activations: bool = False  # less than half the memory for a quarter more time
 
     @model_validator(mode='after')

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from cmkd_ros.model.spec import parse_model
 from cmkd_ros.training.data.loader import ResumableLoader
+from cmkd_ros.training.engine.arithmetic import training_precision
 from cmkd_ros.training.engine.keep_last import KeepLast
 from cmkd_ros.training.engine.module import TrainingModule
 from cmkd_ros.training.engine.progress import ProgressLines
@@ -104,13 +106,15 @@ def fit(
     warnings.filterwarnings('ignore', module='lightning.*')
     interactive = sys.stderr.isatty()
     _set_curves_aside(out / 'logs' / 'csv' / 'metrics.csv')
+    on_gpu = recipe.device != 'cpu' and torch.cuda.is_available()
+    precision = training_precision(recipe.optimiser.precision, on_gpu)
     keep = KeepLast(out / LAST_CHECKPOINT, loader, recipe.checkpoint_minutes)
     trainer = lightning.Trainer(
         accelerator={'auto': 'auto', 'cpu': 'cpu', 'cuda': 'gpu'}[recipe.device],
         devices='auto' if recipe.device != 'cpu' else 1,
         max_epochs=recipe.optimiser.epochs or -1,
         max_steps=recipe.optimiser.steps or -1,
-        precision='bf16-mixed' if recipe.optimiser.precision == 'bf16' else '32-true',
+        precision={'bf16': 'bf16-mixed', 'fp32': '32-true'}[precision],
         gradient_clip_val=recipe.optimiser.clip_norm,
         logger=[
             TensorBoardLogger(out, name='logs', version='tensorboard'),

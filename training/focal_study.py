@@ -65,7 +65,7 @@ def study_focal_lengths(
         FileNotFoundError, FileExistsError, ValueError: as `load_bundle` and `generate_drive`.
     """
     bundle = load_bundle(model)
-    drives = {factor: _render(out, factor, frames, seed) for factor in sorted({1.0, *factors})}
+    drives = {1.0: _render(out, 1.0, frames, seed)}
     labelled = KittiFolder(drives[1.0])
     check_leaks(
         str(model),
@@ -74,6 +74,7 @@ def study_focal_lengths(
         False,
         'take another --seed',
     )
+    drives |= {factor: _render(out, factor, frames, seed) for factor in factors if factor != 1}
     rows = []
     for factor in factors:
         for rescaled in (True, False) if abs(factor - 1) > FX_TOLERANCE else (True,):

@@ -24,6 +24,9 @@ def test_rubbish_is_counted_and_survived(small_model):
     assert found['images_failed'] == 0
     assert found['activations'] == 1
     assert min(found['parameters_taken_refused']) > 0
+    memory_mb = found['memory_mb']
+    assert len(memory_mb['by_tenths']) == 9
+    assert memory_mb['by_tenths'][-1] == memory_mb['after'] > 0
 
 
 def test_the_rubbish_is_of_every_kind_and_the_same_every_time():

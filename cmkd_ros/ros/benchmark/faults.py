@@ -64,7 +64,11 @@ def measure_faults(messages: int, model: Path | None = None, seed: int = 0) -> d
         **{f'images_{name}': counts[name] for name in ('received', *_ENDS)},
         'parameters_taken_refused': [taken, refused],
         'activations': cycles,
-        'memory_mb': {'before': round(memory_mb[0], 1), 'after': round(memory_mb[-1], 1)},
+        'memory_mb': {
+            'before': round(memory_mb[0], 1),
+            'by_tenths': [round(memory_mb[len(memory_mb) * n // 10], 1) for n in range(1, 10)],
+            'after': round(memory_mb[-1], 1),
+        },
     }
 
 

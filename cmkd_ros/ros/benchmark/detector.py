@@ -24,7 +24,7 @@ class FixedDetector(Detector):
             network_s: time to wait, during which other threads may run, as beside a GPU.
             boxes: number of boxes that every image is answered with.
         """
-        self.device, self.precision = torch.device('cpu'), 'none'
+        self.device, self.precision, self.backend = torch.device('cpu'), 'none', 'none'
         self.class_names, self.post = ('Car', 'Pedestrian', 'Cyclist'), PostSpec()
         self.class_thresholds = {}
         self.train_fx_px = KITTI_FX_PX

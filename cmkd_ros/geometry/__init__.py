@@ -1,4 +1,12 @@
-"""Frames, boxes, cameras, depth bins and overlaps: pure geometry, no networks, no files."""
+"""Frames, boxes, cameras, depth bins and overlaps: pure geometry, no networks, no files.
+
+What computes with torch is imported on first use: who only wants boxes need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from cmkd_ros.geometry.boxes import Boxes3D
 from cmkd_ros.geometry.camera import (
@@ -8,7 +16,6 @@ from cmkd_ros.geometry.camera import (
     resize_with_camera,
     undistort_with_camera,
 )
-from cmkd_ros.geometry.depth_bins import bin_edges, bin_to_depth, depth_to_bin
 from cmkd_ros.geometry.frames import (
     OPTICAL_FROM_FLU,
     camera_mount_pose,
@@ -22,16 +29,19 @@ from cmkd_ros.geometry.frames import (
     wrap_angle,
     yaw_to_quaternion,
 )
-from cmkd_ros.geometry.overlap import (
-    iou_3d,
-    iou_3d_paired,
-    iou_bev,
-    iou_bev_nearest_axis_aligned,
-    iou_bev_paired,
-    nms_bev,
-    rotated_intersection_bev,
-    rotated_intersection_bev_paired,
-)
+
+if TYPE_CHECKING:
+    from cmkd_ros.geometry.depth_bins import bin_edges, bin_to_depth, depth_to_bin
+    from cmkd_ros.geometry.overlap import (
+        iou_3d,
+        iou_3d_paired,
+        iou_bev,
+        iou_bev_nearest_axis_aligned,
+        iou_bev_paired,
+        nms_bev,
+        rotated_intersection_bev,
+        rotated_intersection_bev_paired,
+    )
 
 __all__ = [
     'OPTICAL_FROM_FLU',
@@ -63,3 +73,24 @@ __all__ = [
     'wrap_angle',
     'yaw_to_quaternion',
 ]
+
+_TORCH_HOMES = {
+    'depth_bins': ('bin_edges', 'bin_to_depth', 'depth_to_bin'),
+    'overlap': (
+        'iou_3d',
+        'iou_3d_paired',
+        'iou_bev',
+        'iou_bev_nearest_axis_aligned',
+        'iou_bev_paired',
+        'nms_bev',
+        'rotated_intersection_bev',
+        'rotated_intersection_bev_paired',
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _TORCH_HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f'{__name__}.{module}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

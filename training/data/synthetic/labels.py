@@ -15,7 +15,7 @@ from cmkd_ros.geometry.boxes import Boxes3D
 from cmkd_ros.geometry.frames import wrap_angle
 from cmkd_ros.kitti_files import KittiCalibration, KittiObjects
 from cmkd_ros.training.data.synthetic.picture import PinholeRays
-from cmkd_ros.training.data.synthetic.scene import Scene, caster
+from cmkd_ros.training.data.synthetic.scene import Scene
 
 FloatArray = NDArray[np.float64]
 # Share of an object's own pixels that others may hide at KITTI's levels: 0 fully visible,
@@ -127,10 +127,7 @@ def hidden_share(
     step = max(1, int(np.sqrt((x2 - x1) * (y2 - y1) / _SAMPLES)))
     v_M, u_M = (a.ravel() for a in np.mgrid[y1 : y2 + 1 : step, x1 : x2 + 1 : step])
     directions = scene.to_world(rays.through(u_M, v_M))
-    origin = scene.place_in_world(rays.origin_3).astype(np.float32)
-    alone = caster(scene.corners_T33[scene.things_T == thing])
-    origins = np.broadcast_to(origin, directions.shape).copy()
-    own = alone.run(origins, directions, query='OCCLUDED') >= 0
+    own = scene.meets_alone(thing, scene.place_in_world(rays.origin_3), directions)
     shown = own & (things_HW[v_M, u_M] == thing)
     return float(1 - shown.sum() / own.sum()) if own.any() else 1.0
 

@@ -8,9 +8,11 @@ where, is computed here from the triangle's plane, so that it rounds alike on ev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore import EmbreeDevice
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
@@ -38,6 +40,7 @@ class Geometry:
     """
 
     def __init__(self, things: Sequence[Thing], first_index: int = 0) -> None:
+        self._first_index = first_index
         whole = merge([t.shape.moved(t.x, t.y, t.z, t.yaw, t.slopes) for t in things])
         corners = np.round(whole.corners_T33 / GRID_M) * GRID_M
         faces = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -52,8 +55,8 @@ class Geometry:
         self.poses_I4 = np.array(
             [[t.x, t.y, *on_grid(np.cos(t.yaw), np.sin(t.yaw))] for t in things]
         ).reshape(-1, 4)
-        ends = np.cumsum(counts)
-        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        self._bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        starts = self._bounds[:-1]
         self.low_I3 = (
             np.minimum.reduceat(corners.min(1), starts) if len(things) else np.zeros((0, 3))
         )
@@ -62,8 +65,16 @@ class Geometry:
         )
         #: Things that are more than ground.
         self.raised_I = np.maximum.reduceat(self.materials_T, starts) > Material.GRASS
-        self.caster = caster(self.corners_T33)
+        self.caster = _caster(self.corners_T33)
         self._footprints: dict[bytes, Footprint] = {}
+        self._alone: dict[int, EmbreeScene] = {}
+
+    def caster_of(self, thing: int) -> EmbreeScene:
+        """A ray tracer over one thing alone, given its number."""
+        if thing not in self._alone:
+            start, end = self._bounds[thing - self._first_index :][:2]
+            self._alone[thing] = _caster(self.corners_T33[start:end])
+        return self._alone[thing]
 
     def footprint(self, direction_3: FloatArray) -> Footprint:
         """Where rays in this direction may meet what is more than ground."""
@@ -144,6 +155,14 @@ class Scene:
         )
         first[hit[~behind]] = moving[~behind]
         return first
+
+    def meets_alone(
+        self, thing: int, origin_3: NDArray[np.float64], directions_N3: FloatArray
+    ) -> NDArray[np.bool_]:
+        """Whether each ray would hit the thing if nothing else were there."""
+        geometry = self._geometries[0 if thing < len(self.street.fixed) else 1]
+        origins = np.broadcast_to(origin_3.astype(np.float32), directions_N3.shape).copy()
+        return geometry.caster_of(thing).run(origins, directions_N3, query='OCCLUDED') >= 0
 
     @property
     def mover_corners_I83(self) -> NDArray[np.float64]:
@@ -248,11 +267,15 @@ def on_grid(*values: float) -> tuple[float, ...]:
     return tuple(float(np.round(value / GRID_TURN) * GRID_TURN) for value in values)
 
 
-def caster(corners_T33: FloatArray) -> EmbreeScene:
+@cache
+def _device() -> EmbreeDevice:
+    return EmbreeDevice()
+
+
+def _caster(corners_T33: FloatArray) -> EmbreeScene:
     """A ray tracer over these triangles."""
-    scene = EmbreeScene(robust=True)
-    indices = np.arange(3 * len(corners_T33), dtype=np.int32).reshape(-1, 3)
-    TriangleMesh(scene, np.ascontiguousarray(corners_T33.reshape(-1, 3)), indices)
+    scene = EmbreeScene(device=_device(), robust=True)
+    TriangleMesh(scene, corners_T33)
     return scene
 
 

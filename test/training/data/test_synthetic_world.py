@@ -14,6 +14,7 @@ from cmkd_ros.training.data.synthetic.picture import pinhole_rays, take_picture
 from cmkd_ros.training.data.synthetic.road import Road
 from cmkd_ros.training.data.synthetic.scene import Geometry, Scene
 from cmkd_ros.training.data.synthetic.shapes import Shape, blob, box, quads, tube
+from cmkd_ros.training.data.synthetic.solids import unit_cube, unit_sphere
 from cmkd_ros.training.data.synthetic.street import Street, Thing
 from cmkd_ros.training.data.synthetic.surfaces import Material, Noise, tone_table
 
@@ -26,6 +27,16 @@ def solid(shape: Shape) -> trimesh.Trimesh:
     """The triangles as one mesh with shared corners."""
     corners = shape.corners_T33.reshape(-1, 3)
     return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3))
+
+
+def test_solids_are_those_of_trimesh() -> None:
+    vertices, faces = unit_cube()
+    cube = trimesh.creation.box(extents=np.ones(3))
+    assert np.array_equal(vertices, cube.vertices) and np.array_equal(faces, cube.faces)
+    for detail in (0, 1, 3):
+        sphere = trimesh.creation.icosphere(subdivisions=detail)
+        corners = sphere.vertices[sphere.faces]
+        assert unit_sphere(detail) == pytest.approx(np.asarray(corners), abs=1e-15)
 
 
 @pytest.mark.parametrize(

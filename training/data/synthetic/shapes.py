@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
-import trimesh
 from numpy.typing import ArrayLike, NDArray
 
 from cmkd_ros.training.data.synthetic.hills import rotation
+from cmkd_ros.training.data.synthetic.solids import unit_cube, unit_sphere
 from cmkd_ros.training.data.synthetic.surfaces import Material
 
 FloatArray = NDArray[np.float64]
@@ -150,21 +149,8 @@ def quads(corners_Q43: ArrayLike, colour: ArrayLike, material: Material) -> Shap
 
 def box(centre: ArrayLike, size: ArrayLike, colour: ArrayLike, material: Material) -> Shape:
     """A box with sides along the axes."""
-    vertices, faces = _unit_cube()
+    vertices, faces = unit_cube()
     return from_faces(vertices * np.asarray(size) + np.asarray(centre), faces, colour, material)
-
-
-@cache
-def _unit_cube() -> tuple[FloatArray, NDArray[np.int64]]:
-    mesh = trimesh.creation.box(extents=np.ones(3))
-    return np.array(mesh.vertices), np.array(mesh.faces)
-
-
-@cache
-def _unit_sphere(detail: int) -> FloatArray:
-    """Corners (T, 3, 3) of a sphere of radius 1."""
-    sphere = trimesh.creation.icosphere(subdivisions=detail)
-    return np.array(sphere.vertices)[np.array(sphere.faces)]
 
 
 def loft(
@@ -218,7 +204,7 @@ def blob(
     centre: ArrayLike, radii: ArrayLike, colour: ArrayLike, material: Material, detail: int = 1
 ) -> Shape:
     """An ellipsoid with sides along the axes."""
-    corners = _unit_sphere(detail)
+    corners = unit_sphere(detail)
     radii_3 = np.asarray(radii, dtype=np.float64)
     normals = corners / radii_3
     normals /= np.sqrt((normals * normals).sum(-1, keepdims=True))

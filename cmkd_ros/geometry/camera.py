@@ -315,8 +315,8 @@ def _with_pixels(camera: CameraModel, pixels_33: np.ndarray, size: tuple[int, in
 def _rectify_maps(source: CameraModel, target: CameraModel) -> tuple[np.ndarray, np.ndarray]:
     K_px_33, new_K_px_33 = source.K_px_33, target.P_px_34[:, :3]
     size = (target.width, target.height)
-    coefficients = np.array(source.D)
-    if source.distortion_model == 'equidistant' and coefficients.any():
+    coefficients = np.array(source.D if any(source.D) else ())  # zeros may be of any number
+    if source.distortion_model == 'equidistant' and coefficients.size:
         return cv2.fisheye.initUndistortRectifyMap(
             K_px_33, coefficients, source.R_33, new_K_px_33, size, cv2.CV_16SC2
         )

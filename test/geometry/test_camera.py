@@ -192,6 +192,15 @@ def test_rectified_picture_shows_what_the_rectified_camera_sees(model, out_size)
     np.testing.assert_allclose(picture[inner], expected[inner], atol=0.5)
 
 
+@pytest.mark.parametrize('count', [0, 3, 5, 17])
+def test_zeros_are_no_distortion_however_many(count):
+    plain = camera(D=(0.0,) * 4)  # its R alone makes the picture raw
+    assert not plain.is_rectified
+    raw = scene(rays_of_raw_pixels(plain))
+    picture, _ = Rectifier(camera(D=(0.0,) * count))(raw)
+    assert np.array_equal(picture, Rectifier(plain)(raw)[0])
+
+
 @pytest.mark.parametrize('model', DISTORTIONS)
 def test_undistortion_moves_points_as_opencv_says(model):
     """A blob drawn at the distorted place of a 3D point is found where P projects the point."""

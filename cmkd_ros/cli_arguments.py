@@ -247,6 +247,9 @@ def _add_extract_bag(add: Add) -> None:
             name, choices=('auto', 'true', 'false'), default='auto', help=f'{text}, as in the node'
         )
     reading.add_argument(
+        '--width', type=int, default=0, metavar='PX', help='of the images written; default: theirs'
+    )
+    reading.add_argument(
         '--intensity-max', type=float, metavar='VALUE', help='of a point; default: found'
     )
     reading.add_argument(

@@ -22,13 +22,10 @@ from cmkd_ros.training.data.extract_folder import ExtractFolder, FrameRecord, fr
 from cmkd_ros.training.data.extract_frame import ExtractedFrame, FrameMaker
 from cmkd_ros.training.data.extract_pairs import Pair
 from cmkd_ros.training.data.extract_plan import BagPlan, ExtractPlan
-from cmkd_ros.training.data.extract_pose import REFERENCE_HEIGHT_M, ground_below_ref_m
 from cmkd_ros.training.data.extract_recording import Recording, open_recording
 
 LOG = logging.getLogger('cmkd.data')
 Progress = Callable[[int, int], None]
-_TOO_MANY_FAULTS = 20  # at the start, without one good frame
-_GROUND_TOLERANCE_M = 0.25
 _THUMBNAIL = (64, 32)
 
 
@@ -39,12 +36,10 @@ class ExtractReport:
     Attributes:
         out: the folder.
         counts: messages, frames, and what was left out, by what it is.
-        ground_m: how far below the reference frame the road lies; None where no road was found.
     """
 
     out: Path
     counts: dict[str, int]
-    ground_m: float | None
 
     def lines(self) -> list[str]:
         """For people, one fact a line."""
@@ -69,12 +64,8 @@ def extract_frames(plan: ExtractPlan, out: Path, progress: Progress | None = Non
     try:
         for bag in plan.bags:
             extraction.extract(bag)
-        if not extraction.records:
-            raise _NothingUsableError(extraction.first_fault)
-        extraction.folder.finish(extraction.records, plan.options.dataset)
-    except _NothingUsableError as error:
-        shutil.rmtree(out)
-        raise ValueError(f'{plan.bags[0].path}: no frame can be used: {error}') from None
+        if extraction.records:
+            extraction.folder.finish(extraction.records, plan.options.dataset)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -82,14 +73,11 @@ def extract_frames(plan: ExtractPlan, out: Path, progress: Progress | None = Non
             f'{out}: no space left: {len(extraction.records)} of {plan.frames} frames are written; '
             'free space and run the same command again to go on'
         ) from error
-    ground_m = _median(extraction.grounds_m)
-    _judge_ground(ground_m)
+    if not extraction.records:
+        shutil.rmtree(out)
+        raise ValueError(f'{out}: no frame can be used: {extraction.first_fault}')
     counts = {**plan.counts, **extraction.counts, 'frames': len(extraction.records)}
-    return ExtractReport(out, counts, ground_m)
-
-
-class _NothingUsableError(ValueError):
-    """All frames so far were faulty."""
+    return ExtractReport(out, counts)
 
 
 class _Extraction:
@@ -99,7 +87,6 @@ class _Extraction:
         self.folder = folder
         self.records: list[FrameRecord] = []
         self.counts: Counter[str] = Counter()
-        self.grounds_m: list[float] = []
         self.first_fault = ''
         self._plan = plan
         self._progress = progress
@@ -108,14 +95,14 @@ class _Extraction:
     def extract(self, bag: BagPlan) -> None:
         """Write the frames of a bag that are not there yet."""
         options = self._plan.options
-        there = (
-            set()
-            if options.least_change
-            else {pair for pair in bag.pairs if self.folder.holds(frame_name(pair.image_ns))}
-        )
-        for pair in sorted(there, key=lambda pair: pair.image_ns):
+        written = {
+            pair
+            for pair in bag.pairs
+            if not options.least_change and self.folder.holds(frame_name(pair.image_ns))
+        }
+        rest = [pair for pair in bag.pairs if pair not in written]
+        for pair in written:
             self._count(bag, pair)
-        rest = [pair for pair in bag.pairs if pair not in there]
         if not rest:
             return
         changes = _Changes(options.least_change)
@@ -136,9 +123,6 @@ class _Extraction:
     def _write(self, name: str, frame: ExtractedFrame) -> None:
         if not self.folder.holds(name):
             self.folder.write(name, frame.image_HW3, frame.points_N4, frame.calibration)
-        ground_m = ground_below_ref_m(frame.points_N4)
-        if ground_m is not None:
-            self.grounds_m.append(ground_m)
 
     def _count(self, bag: BagPlan, pair: Pair) -> None:
         name, where = frame_name(pair.image_ns), bag.path.resolve().name
@@ -151,8 +135,6 @@ class _Extraction:
             self.first_fault = str(error)
             LOG.warning('%s: left out: %s (further ones are counted)', where, error)
         self._step('pairs left out: image, calibration or scan cannot be used')
-        if self._done >= _TOO_MANY_FAULTS and not self.records:
-            raise _NothingUsableError(self.first_fault)
 
     def _step(self, left_out: str = '') -> None:
         if left_out:
@@ -193,20 +175,3 @@ def _messages(recording: Recording, pairs: Sequence[Pair]) -> Iterator[tuple[Pai
             met[is_image, stamp] = message
         else:
             yield (pair, message, other) if is_image else (pair, other, message)
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return float(np.median(values)) if values else None
-
-
-def _judge_ground(ground_m: float | None) -> None:
-    if ground_m is None:
-        LOG.warning('no road found in the scans: check the height of the reference frame yourself')
-    elif abs(ground_m - REFERENCE_HEIGHT_M) > _GROUND_TOLERANCE_M:
-        LOG.warning(
-            'the road lies %.2f m below the reference frame, but teachers and students are made '
-            'for %.2f m: see --lidar-height, --base-height and --reference-frame',
-            ground_m, REFERENCE_HEIGHT_M,
-        )  # fmt: skip
-    else:
-        LOG.info('the road lies %.2f m below the reference frame, as it should', ground_m)

@@ -52,7 +52,7 @@ def cloud_to_points(message: Any) -> NDArray[np.float32]:
     points_N4 = np.column_stack(columns)
     np.nan_to_num(points_N4[:, 3], copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     places_N3 = points_N4[:, :3]
-    return points_N4[np.isfinite(places_N3).all(axis=1) & places_N3.any(axis=1)]
+    return points_N4[np.isfinite(places_N3).all(axis=1) & (places_N3 != 0).any(axis=1)]
 
 
 class IntensityScale:

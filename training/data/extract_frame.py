@@ -26,7 +26,7 @@ class ExtractedFrame:
     """What is written of a frame.
 
     Attributes:
-        image_HW3: uint8 RGB, rectified.
+        image_HW3: uint8 RGB, rectified, of the wanted width.
         points_N4: float32 x, y, z in ref, metres, and intensity 0 to 1.
         calibration: of these two.
     """
@@ -77,7 +77,7 @@ class FrameMaker:
             stamp_ns(header),
         )
         if self._rectifier is None or self._rectifier[0] != camera:
-            self._rectifier = (camera, Rectifier(camera))
+            self._rectifier = (camera, Rectifier(camera, self._out_size(camera)))
         rectified_HW3, target = self._rectifier[1](image_HW3)
         return ExtractedFrame(
             rectified_HW3,
@@ -89,6 +89,10 @@ class FrameMaker:
         options = self._options
         info = self._recording.info_for(header.frame_id, stamp_ns(header))
         return camera_from_info(info, options.rectified, options.use_projection_offset)
+
+    def _out_size(self, camera: CameraModel) -> tuple[int, int] | None:
+        width = self._options.width
+        return (width, round(camera.height * width / camera.width)) if width else None
 
 
 def _calibration(source: CameraModel, target: CameraModel, pose: RigPose) -> KittiCalibration:

@@ -11,6 +11,8 @@ from cmkd_ros.camera_info import Choice
 from cmkd_ros.training.data.extract_pose import PoseOptions
 from cmkd_ros.training.data.extract_topics import TopicChoice
 
+_LEAST_WIDTH = 64
+
 
 @dataclass(frozen=True)
 class ExtractOptions:
@@ -25,6 +27,7 @@ class ExtractOptions:
         least_change: leave out an image that differs from the last one kept by less than so many
             grey levels on average; 0 keeps all.
         rectified, use_projection_offset: as the node's parameters.
+        width: of the images written, pixels, their height in proportion; 0 keeps their size.
         intensity_full: the sensor's number for full brightness; None finds it.
         dataset: name of the robot's recordings, by which leaks are found.
 
@@ -40,6 +43,7 @@ class ExtractOptions:
     least_change: float = 0.0
     rectified: Choice = 'auto'
     use_projection_offset: Choice = 'auto'
+    width: int = 0
     intensity_full: float | None = None
     dataset: str = 'recordings'
 
@@ -53,6 +57,8 @@ class ExtractOptions:
                 raise ValueError(f'--{name}: expected 0 or more, found {value:g}')
         if self.every < 1:
             raise ValueError(f'--every: expected 1 or more, found {self.every}')
+        if self.width and self.width < _LEAST_WIDTH:
+            raise ValueError(f'--width: expected {_LEAST_WIDTH} or more, found {self.width}')
         full = self.intensity_full
         if full is not None and not (np.isfinite(full) and full > 0):
             raise ValueError(f'--intensity-max: expected a positive number, found {full:g}')
@@ -82,6 +88,7 @@ def options_from_arguments(arguments: argparse.Namespace) -> ExtractOptions:
         least_change=arguments.min_change,
         rectified=arguments.rectified,
         use_projection_offset=arguments.use_projection_offset,
+        width=arguments.width,
         intensity_full=arguments.intensity_max,
         dataset=arguments.name,
     )

@@ -1,6 +1,8 @@
 """The first look through recordings: topics, poses, pairs of image and scan, brightness.
 
 Everything that can be wrong with a recording as a whole is told here, before anything is written.
+
+Letters: N points.
 """
 
 from __future__ import annotations
@@ -8,19 +10,28 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cmkd_ros.training.data.extract_cloud import IntensityScale, cloud_to_points
 from cmkd_ros.training.data.extract_folder import drive_name_at, frame_name
 from cmkd_ros.training.data.extract_options import ExtractOptions
 from cmkd_ros.training.data.extract_pairs import Pair, Pairing, pair_scans, thin_out
-from cmkd_ros.training.data.extract_pose import rig_pose
+from cmkd_ros.training.data.extract_pose import (
+    check_heading,
+    ground_below_ref_m,
+    judge_ground,
+    rig_pose,
+)
 from cmkd_ros.training.data.extract_recording import Recording, open_recording
 
 LOG = logging.getLogger('cmkd.data')
 Progress = Callable[[int, int], None]
+_GROUND_SCANS = 20  # of a recording, spread over it, in which the road is looked for
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ def plan_extraction(
     taken: set[str] = set()
     for path in bags:
         with open_recording(path, options.topics) as recording:
-            pairing = _look_through(recording, options, scale, counts, progress)
+            pairing = _pair(recording, options, scale, counts, progress)
             drive = drive_name_at(recording.start_ns)
         chosen = thin_out(pairing.pairs, options.every, options.rate_hz)
         fresh = tuple(pair for pair in chosen if frame_name(pair.image_ns) not in taken)
@@ -113,52 +124,99 @@ def plan_extraction(
         counts['pairs left out: thinned out'] += len(pairing.pairs) - len(chosen)
         counts['pairs left out: of a time that another bag has'] += len(chosen) - len(fresh)
         if not fresh:
-            raise ValueError(f'{path}: every frame of it is in another bag, too')
+            raise ValueError(
+                f'{path}: another bag has frames of the same times; if these are different drives, '
+                'as of a simulator whose clock starts at 0, extract them one by one, each with a '
+                '--name of its own'
+            )
         plans.append(BagPlan(path, drive, fresh))
     full = options.intensity_full or scale.full()
     LOG.info('intensity: %s', scale.describe(full))
     return ExtractPlan(tuple(plans), options, full, {k: n for k, n in counts.items() if n})
 
 
-def _look_through(
+@dataclass
+class _Overview:
+    """What was seen of a recording.
+
+    Attributes:
+        images_ns, scans_ns: header stamps.
+        camera_frame, lidar_frame: of the first headers.
+        scans_N4: some scans, in the LiDAR's frame.
+    """
+
+    images_ns: list[int] = field(default_factory=list)
+    scans_ns: list[int] = field(default_factory=list)
+    camera_frame: str = ''
+    lidar_frame: str = ''
+    scans_N4: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def _pair(
     recording: Recording,
     options: ExtractOptions,
     scale: IntensityScale,
     counts: Counter[str],
     progress: Progress | None,
 ) -> Pairing:
-    stamps: tuple[list[int], list[int]] = ([], [])  # of scans, of images
-    frames = ['', '']
-    for done, (is_image, stamp, message) in enumerate(recording.messages(), 1):
-        if not stamps[is_image]:
-            frames[is_image] = message.header.frame_id
-        stamps[is_image].append(stamp)
-        if not is_image and options.intensity_full is None:
-            _see(scale, message)
-        if progress:
-            progress(done, recording.message_count)
-    scans, images = stamps
-    counts['images'] += len(images)
-    counts['scans'] += len(scans)
-    pairing = pair_scans(images, scans, round(options.max_gap_s * 1e9))
+    """The pairs of a recording whose calibration and poses are known and right."""
+    seen = _look_through(recording, scale, progress)
+    counts['images'] += len(seen.images_ns)
+    counts['scans'] += len(seen.scans_ns)
+    pairing = pair_scans(seen.images_ns, seen.scans_ns, round(options.max_gap_s * 1e9))
     if not pairing.pairs:
         gaps = f': {pairing.describe_gaps()}' if pairing.gaps_ns else ''
         raise ValueError(
             f'{recording.path}: no scan has an image within {options.max_gap_s * 1e3:g} ms '
-            f'(--max-gap), of {len(scans)} scans and {len(images)} images{gaps}'
+            f'(--max-gap), of {len(seen.scans_ns)} scans and {len(seen.images_ns)} images{gaps}'
         )
-    first = pairing.pairs[0].image_ns
-    recording.info_for(frames[True], first)
+    # The middle one: moving transforms may start after the first image.
+    time_ns = pairing.pairs[len(pairing.pairs) // 2].image_ns
+    recording.info_for(seen.camera_frame, time_ns)
     try:
-        pose = rig_pose(options.pose, recording.transforms, frames[True], frames[False], first)
+        pose = rig_pose(
+            options.pose, recording.transforms, seen.camera_frame, seen.lidar_frame, time_ns
+        )
+        check_heading(pose)
     except ValueError as error:
         raise ValueError(f'{recording.path}: {error}') from None
     LOG.info('%s: reference frame: %s', recording.path, pose.source)
+    grounds = [ground_below_ref_m(pose.to_ref(points_N4)) for points_N4 in seen.scans_N4]
+    found = [ground for ground in grounds if ground is not None]
+    ground_m = float(np.median(found)) if found else None
+    if fault := judge_ground(pose, ground_m):
+        LOG.warning('%s: %s', recording.path, fault)
+    else:
+        LOG.info('%s: the road lies %.2f m below it, as it should', recording.path, ground_m)
     return pairing
 
 
-def _see(scale: IntensityScale, message: Any) -> None:
+def _look_through(
+    recording: Recording, scale: IntensityScale, progress: Progress | None
+) -> _Overview:
+    seen = _Overview()
+    apart = max(1, recording.scan_count // _GROUND_SCANS)
+    total = recording.image_count + recording.scan_count
+    for done, (is_image, stamp_ns, message) in enumerate(recording.messages(), 1):
+        if is_image:
+            seen.camera_frame = seen.camera_frame or message.header.frame_id
+            seen.images_ns.append(stamp_ns)
+        else:
+            seen.lidar_frame = seen.lidar_frame or message.header.frame_id
+            seen.scans_ns.append(stamp_ns)
+            points_N4 = _see(scale, message)
+            if points_N4 is not None and len(seen.scans_ns) % apart == 0:
+                seen.scans_N4.append(points_N4)
+        if progress:
+            progress(done, total)
+    return seen
+
+
+def _see(scale: IntensityScale, message: Any) -> NDArray[np.float32] | None:
     try:
-        scale.see(message, cloud_to_points(message))
+        points_N4 = cloud_to_points(message)
     except ValueError as error:  # told and counted when its frame is made
         LOG.debug('%s', error)
+        return None
+    scale.see(message, points_N4)
+    return points_N4

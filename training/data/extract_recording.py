@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,10 @@ from cmkd_ros.transform_buffer import TransformBuffer
 
 LOG = logging.getLogger('cmkd.data')
 _TRANSFORMS = ('tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage')
+_RESCUE = (
+    'a recording that was cut off may be saved by `ros2 bag reindex` or `mcap recover`, '
+    'one of ROS 1 by `rosbag reindex`'
+)
 
 
 class Recording:
@@ -36,27 +39,34 @@ class Recording:
         self._read_small_topics()
 
     @property
-    def message_count(self) -> int:
-        """Number of images and scans."""
-        return sum(c.msgcount for c in (*self.topics.images, *self.topics.clouds))
+    def image_count(self) -> int:
+        """Number of images."""
+        return sum(connection.msgcount for connection in self.topics.images)
+
+    @property
+    def scan_count(self) -> int:
+        """Number of scans."""
+        return sum(connection.msgcount for connection in self.topics.clouds)
 
     @property
     def start_ns(self) -> int:
         """Time of the first message of any topic."""
         return int(self._reader.start_time)
 
-    def messages(self) -> Iterator[tuple[bool, int, Any]]:
-        """Yield (is it an image, header stamp, message) in the order of recording."""
-        connections = [*self.topics.images, *self.topics.clouds]
-        images = {connection.topic for connection in self.topics.images}
-        for connection, _, raw in self._reader.messages(connections=connections):
-            message = self._reader.deserialize(raw, connection.msgtype)
-            yield connection.topic in images, stamp_ns(message.header), message
-
     @property
     def is_compressed(self) -> bool:
         """Whether the images are JPEG or PNG."""
         return self.topics.images[0].msgtype == COMPRESSED
+
+    def messages(self) -> Iterator[tuple[bool, int, Any]]:
+        """Yield (is it an image, header stamp, message) in the order of recording.
+
+        Raises:
+            ValueError: the bag is damaged.
+        """
+        images = {connection.topic for connection in self.topics.images}
+        for connection, message in self._read([*self.topics.images, *self.topics.clouds]):
+            yield connection.topic in images, stamp_ns(message.header), message
 
     def info_for(self, frame_id: str, stamp: int) -> Any:
         """The camera_info of equal stamp, else the last one before, else the first.
@@ -77,8 +87,7 @@ class Recording:
     def _read_small_topics(self) -> None:
         infos = self.topics.infos
         wanted = [c for c in self._reader.connections if c.msgtype in _TRANSFORMS]
-        for connection, _, raw in self._reader.messages(connections=[*infos, *wanted]):
-            message = self._reader.deserialize(raw, connection.msgtype)
+        for connection, message in self._read([*infos, *wanted]):
             if connection.msgtype not in _TRANSFORMS:
                 self._infos.append((stamp_ns(message.header), message))
                 continue
@@ -92,30 +101,44 @@ class Recording:
         if not self._infos:
             raise ValueError(f'{self.path}: no message on {infos[0].topic}')
 
+    def _read(self, connections: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        try:
+            for connection, _, raw in self._reader.messages(connections=connections):
+                yield connection, self._reader.deserialize(raw, connection.msgtype)
+        except Exception as error:  # storages and compressions raise all sorts
+            raise _unreadable(self.path, error) from error
+
 
 @contextlib.contextmanager
 def open_recording(path: Path, choice: TopicChoice) -> Iterator[Recording]:
-    """Open a bag: folder of a rosbag2 (sqlite3, mcap), or a `.bag` file of ROS 1.
+    """Open a bag: folder or file of a rosbag2 (sqlite3, mcap), or a `.bag` file of ROS 1.
 
     Raises:
         FileNotFoundError: no such bag.
         ValueError: not a bag, damaged, or its topics are not there or not unique.
     """
-    from rosbags.highlevel import AnyReader, AnyReaderError
-    from rosbags.rosbag1 import ReaderError as ReaderError1
-    from rosbags.rosbag2 import ReaderError as ReaderError2
-    from rosbags.serde import SerdeError
+    from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 
     if not path.exists():
         raise FileNotFoundError(f'{path}: no such bag')
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            yield Recording(reader, path, choice)
-    except (AnyReaderError, ReaderError1, ReaderError2, SerdeError, sqlite3.Error) as error:
-        raise ValueError(f'{path}: cannot be read as a bag: {error}') from error
+    if path.is_dir() and not (path / 'metadata.yaml').is_file():
+        raise ValueError(f'{path}: not a bag, or one without metadata.yaml; {_RESCUE}')
+    with contextlib.ExitStack() as stack:
+        try:
+            reader = stack.enter_context(
+                AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+            )
+        except Exception as error:  # storages and compressions raise all sorts
+            raise _unreadable(path, error) from error
+        yield Recording(reader, path, choice)
 
 
 def stamp_ns(header: Any) -> int:
     """Nanoseconds of a header's stamp."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = ' '.join(str(error).split()).rstrip('.')
+    return ValueError(f'{path}: damaged, or not a bag: {reason}; {_RESCUE}')

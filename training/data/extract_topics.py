@@ -11,7 +11,12 @@ IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 INFO, CLOUD = 'sensor_msgs/msg/CameraInfo', 'sensor_msgs/msg/PointCloud2'
 # CompressedImage too, but no pictures.
 _OTHER_TRANSPORTS = ('/compressedDepth', '/theora')
-_OPTIONS = {'image': '--image', 'camera_info': '--camera-info', 'point cloud': '--points'}
+# The option that chooses among several, and the types, by what a topic holds.
+_KINDS = {
+    'image': ('--image', 'sensor_msgs/Image or CompressedImage'),
+    'camera_info': ('--camera-info', 'sensor_msgs/CameraInfo'),
+    'point cloud': ('--points', 'sensor_msgs/PointCloud2'),
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,7 @@ def find_topics(path: Path, connections: Sequence[Any], choice: TopicChoice) -> 
         ValueError: a topic that is not there, none of a kind, or several; they are listed with the
             option that chooses.
     """
-    pictures = {IMAGE, COMPRESSED}
-    images = _of_types(connections, pictures)
+    images = _of_types(connections, {IMAGE, COMPRESSED})
     images = {t: c for t, c in images.items() if not t.endswith(_OTHER_TRANSPORTS)}
     image = _choose(path, 'image', _without_copies(images), choice.image, tuple(images))
     infos = _of_types(connections, {INFO})
@@ -68,14 +72,17 @@ def _of_types(connections: Sequence[Any], types: set[str]) -> dict[str, tuple[An
 
 
 def _without_copies(topics: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(t for t in topics if t.removesuffix('/compressed') == t or t[:-11] not in topics)
+    ending = '/compressed'
+    return tuple(
+        t for t in topics if not t.endswith(ending) or t.removesuffix(ending) not in topics
+    )
 
 
 def _choose(
     path: Path, kind: str, fitting: Sequence[str], wanted: str, known: Sequence[str] = ()
 ) -> str:
     known = known or fitting
-    option = _OPTIONS[kind]
+    option, types = _KINDS[kind]
     if wanted:
         if wanted not in known:
             raise ValueError(
@@ -84,10 +91,9 @@ def _choose(
             )
         return wanted
     if not fitting:
-        raise ValueError(f'{path}: expected a topic with a {kind}, found none')
+        raise ValueError(f'{path}: no {kind} topic in it ({types})')
     if len(fitting) > 1:
         raise ValueError(
-            f'{path}: {len(fitting)} topics with a {kind}: {", ".join(fitting)}; '
-            f'choose one with {option}'
+            f'{path}: {len(fitting)} {kind} topics: {", ".join(fitting)}; choose one with {option}'
         )
     return fitting[0]

@@ -59,10 +59,8 @@ def test_bags_become_a_student_that_detects(recordings, run, tmp_path, capsys):
     assert code == 0
     model = stage_2 / 'student.cmkd'
     bundle = load_bundle(model)
-    folder, frames = (
-        KittiFolder(recordings / 'training'),
-        read_frame_list(recordings / 'ImageSets' / 'train.txt'),
-    )
+    folder = KittiFolder(recordings / 'training')
+    frames = read_frame_list(recordings / 'ImageSets' / 'train.txt')
     calibration = read_calibration(folder.calib(frames[0]))
     assert bundle.train_fx_px == pytest.approx(calibration.P2_34[0, 0])
     assert bundle.reference_height_m == 1.73

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmkd_ros.camera_info import camera_from_info
 from cmkd_ros.training.data.extract_cloud import IntensityScale, cloud_to_points
 from cmkd_ros.training.data.extract_folder import drive_name_at, frame_name
 from cmkd_ros.training.data.extract_options import ExtractOptions
@@ -172,14 +173,20 @@ def _pair(
         )
     # The middle one: moving transforms may start after the first image.
     time_ns = pairing.pairs[len(pairing.pairs) // 2].image_ns
-    recording.info_for(seen.camera_frame, time_ns)
+    info = recording.info_for(seen.camera_frame, time_ns)
     try:
+        camera = camera_from_info(info, options.rectified, options.use_projection_offset)
         pose = rig_pose(
             options.pose, recording.transforms, seen.camera_frame, seen.lidar_frame, time_ns
         )
         check_heading(pose)
     except ValueError as error:
         raise ValueError(f'{recording.path}: {error}') from None
+    scale = options.width / camera.width if options.width else 1.0
+    LOG.info(
+        '%s: images of %.0f x %.0f pixels, focal length %.0f pixels', recording.path,
+        scale * camera.width, scale * camera.height, scale * camera.fx_px,
+    )  # fmt: skip
     LOG.info('%s: reference frame: %s', recording.path, pose.source)
     grounds = [ground_below_ref_m(pose.to_ref(points_N4)) for points_N4 in seen.scans_N4]
     found = [ground for ground in grounds if ground is not None]

@@ -194,9 +194,11 @@ def test_a_raw_image_is_rectified(tmp_path):
         )
 
 
-def test_a_width_scales_pixels_and_calibration(tmp_path):
+def test_a_width_scales_pixels_and_calibration(tmp_path, caplog):
     bag = simple_bag(tmp_path / 'bag', 1)
+    caplog.set_level('INFO')
     extract(tmp_path / 'out', bag, width=80)
+    assert 'images of 80 x 32 pixels, focal length 60 pixels' in caplog.text
     folder, (frame,) = KittiFolder(tmp_path / 'out' / 'training'), frames_of(tmp_path / 'out')
     assert read_png_rgb(folder.image(frame)).shape == (HEIGHT // 2, 80, 3)
     P2_34 = read_calibration(folder.calib(frame)).P2_34

@@ -117,6 +117,18 @@ def test_clocks_that_disagree_are_told_with_their_gap(tmp_path):
         plan_extraction([tmp_path / 'bag'])
 
 
+def test_a_camera_without_calibration_is_told(tmp_path):
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.mount()
+        message = MESSAGES.camera_info(CALIBRATION, picture(0), START_NS)
+        message.k, message.p = np.zeros(9), np.zeros(12)
+        bag.write('/camera/camera_info', message, START_NS)
+        bag.image(picture(0), START_NS)
+        bag.scan(street(), START_NS)
+    with pytest.raises(ValueError, match='bag: camera_info of .*: the camera is not calibrated'):
+        plan_extraction([tmp_path / 'bag'])
+
+
 def test_a_camera_that_looks_back_is_told_before_anything_is_written(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.mount()

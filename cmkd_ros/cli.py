@@ -91,6 +91,7 @@ def _detect(options: argparse.Namespace) -> None:
         options.device,
         options.score,
         options.precision,
+        options.backend,
     )
     text = json.dumps(rows, indent=1)
     if options.json:
@@ -120,22 +121,30 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from cmkd_ros.checkpoint import load_bundle
-    from cmkd_ros.export import FP32_LIMIT, check_engines, export_onnx
+    from cmkd_ros.engine_parity import LIMITS, check_engines
+    from cmkd_ros.export import export_onnx
+    from cmkd_ros.graph_cache import graph_of
 
     student = load_bundle(options.model).build().eval()
-    size = tuple(options.size)
-    print(export_onnx(student, options.onnx, size))
-    engines = check_engines(student, options.onnx, size, options.frames)
+    if options.onnx is None:
+        if options.precision != 'fp32' or options.external_data:
+            raise ValueError('--precision and --external-data are of a file: name it by --onnx')
+        file = graph_of(student)
+    else:
+        file = export_onnx(student, options.onnx, options.precision, options.external_data)
+    print(f'{file}: {file.stat().st_size / 1e6:.1f} MB')
+    with show_progress('comparing', options.frames) as step:
+        engines = check_engines(student, file, tuple(options.size), options.frames, step)
     for found in engines:
         for name, deviation in found.deviations.items():
             print(f'{found.engine:<12} {name:<12} {deviation:.1e}')
     if not engines:
         print('not compared: neither onnxruntime nor openvino is installed')
-    failed = [found.engine for found in engines if not found.passed]
+    failed = [found.engine for found in engines if not found.passed(options.precision)]
     if failed:
         raise ValueError(
-            f'{options.onnx}: {", ".join(failed)} computes other maps than the student, by more '
-            f'than {FP32_LIMIT:.0e}; do not use it there'
+            f'{file}: {", ".join(failed)} computes other maps than the student, by more '
+            f'than {LIMITS[options.precision]:.0e}; do not use it there'
         )
 
 
@@ -259,6 +268,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             out=options.out,
             device=options.device,
             precision=options.precision,
+            backend=options.backend,
             pictures=options.pictures,
             allow_leak=options.allow_leak,
             progress=step,
@@ -326,6 +336,8 @@ def _eval_bag(options: argparse.Namespace) -> None:
             options.labels,
             out=options.out,
             device=options.device,
+            precision=options.precision,
+            backend=options.backend,
             progress=step,
         )
     _show_report(result, options, earlier)

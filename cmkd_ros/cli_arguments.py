@@ -65,6 +65,7 @@ def _add_runtime_commands(add: Add) -> None:
     detect.add_argument('--json', type=Path, help='write the boxes there')
     detect.add_argument('--score', type=float, help="score threshold; default: the bundle's")
     _add_precision(detect)
+    _add_backend(detect)
     _add_device(detect)
 
     bench = add('benchmark', 'time, operations and memory of a student, stage by stage')
@@ -80,10 +81,20 @@ def _add_runtime_commands(add: Add) -> None:
 
     export = add('export', 'student -> ONNX file, compared in the engines that are installed')
     export.add_argument('--model', type=Path, required=True, help='student bundle (*.cmkd)')
-    export.add_argument('--onnx', type=Path, required=True, help='file to write')
     export.add_argument(
-        '--size', type=int, nargs=2, default=(1242, 375), metavar=('W', 'H'), help='of the images'
+        '--onnx', type=Path,
+        help='file to write; default: where the node looks for the graph of this model',
+    )  # fmt: skip
+    export.add_argument(
+        '--precision', choices=('fp32', 'fp16'), default='fp32', help='of the stored weights'
     )
+    export.add_argument(
+        '--external-data', action='store_true', help='weights in a file of their own, FILE.data'
+    )
+    export.add_argument(
+        '--size', type=int, nargs=2, default=(1242, 375), metavar=('W', 'H'),
+        help='of the compared images; the graph takes any; default: 1242 375',
+    )  # fmt: skip
     export.add_argument('--frames', type=int, default=5, help='compared; default: %(default)s')
 
     pack = add('pack', 'bundle -> half the size, with its evaluations inside, without local paths')
@@ -166,6 +177,7 @@ def _add_evaluation_commands(add: Add) -> None:
     evaluate.add_argument('--data', type=Path, required=True, help='KITTI folder')
     evaluate.add_argument('--split', type=Path, help='frame list; default: every image')
     _add_precision(evaluate)
+    _add_backend(evaluate)
     evaluate.add_argument('--out', type=Path, help='folder for results and pictures')
     evaluate.add_argument(
         '--pictures', type=int, default=4, metavar='N',
@@ -192,6 +204,8 @@ def _add_evaluation_commands(add: Add) -> None:
     eval_bag.add_argument('--bag', type=Path, required=True)
     eval_bag.add_argument('--labels', type=Path, required=True)
     eval_bag.add_argument('--out', type=Path, help='folder for results and the detection bag')
+    _add_precision(eval_bag)
+    _add_backend(eval_bag)
     _add_device(eval_bag)
 
     for command in (evaluate, eval_kitti, eval_bag):
@@ -271,6 +285,15 @@ def _add_precision(command: argparse.ArgumentParser, default: str = 'fp32') -> N
         default=default,
         choices=('auto', 'fp32', 'bf16', 'fp16'),
         help='of the network; auto: bf16 where the device has it; default: %(default)s',
+    )
+
+
+def _add_backend(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        '--backend',
+        default='torch',
+        choices=('auto', 'torch', 'openvino', 'onnxruntime'),
+        help='what runs the network; auto: the fastest that is ready; default: %(default)s',
     )
 
 

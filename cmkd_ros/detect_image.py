@@ -21,6 +21,7 @@ def detect_image(
     device: str = 'auto',
     score_threshold: float | None = None,
     precision: str = 'fp32',
+    backend: str = 'torch',
 ) -> list[dict[str, Any]]:
     """Detect objects in a picture with a KITTI calibration file.
 
@@ -29,7 +30,7 @@ def detect_image(
         image: PNG or JPEG, rectified.
         calibration: KITTI calibration of that picture.
         out: folder for `<image>_boxes.png` and `<image>_bev.png`; None writes none.
-        device, precision: as `Detector`.
+        device, precision, backend: as `Detector`.
         score_threshold: replaces the bundle's.
 
     Returns:
@@ -40,7 +41,7 @@ def detect_image(
     """
     image_HW3 = read_image(image)
     calib = read_calibration(calibration)
-    detector = Detector.from_file(model, device, precision)
+    detector = Detector.from_file(model, device, precision, backend)
     detector.set_thresholds(score_threshold=score_threshold)
     camera = calib.camera(image_HW3.shape[1], image_HW3.shape[0])
     found = detector(image_HW3, camera, calib.T_cam_ref)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cmkd_ros.backend import for_backend
 from cmkd_ros.checkpoint import Bundle, load_bundle
 from cmkd_ros.geometry import Boxes3D, CameraModel, Rectifier, resize_with_camera
 from cmkd_ros.model.post import find_boxes
-from cmkd_ros.model.precision import for_inference
 from cmkd_ros.model.spec import PostSpec
 from cmkd_ros.model.student import Student
 
@@ -49,6 +49,7 @@ class Detector:
         train_fx_px: float,
         device: str = 'cpu',
         precision: str = 'fp32',
+        backend: str = 'torch',
     ) -> None:
         """Take a network in eval mode.
 
@@ -62,18 +63,22 @@ class Detector:
             precision: 'fp32', 'bf16', 'fp16' (CUDA only) or 'auto'; what runs, after checks of
                 this machine, is `detector.precision`. On a CPU the network is a fast form of the
                 student's present weights, which later changes of these do not reach.
+            backend: 'torch', 'openvino', 'onnxruntime', or 'auto': the fastest that is ready here,
+                see `for_backend`. What runs is `detector.backend`.
 
         Raises:
-            ValueError: unknown precision, no CUDA device, or a network without head.
+            ValueError: unknown precision, no CUDA device, a network without head, or a backend that
+                cannot be used.
         """
         head = network.head
         if head is None:
             raise ValueError('a stage-1 student has no head and cannot detect; distil stage 2')
         self._head = head  # decodes; both forms of a network have the same anchors and thresholds
         self.device = _pick_device(device)
-        self.network, self.precision = for_inference(
-            network.to(self.device).eval(), self.device, precision
-        )
+        chosen = for_backend(network.to(self.device).eval(), self.device, precision, backend)
+        self.network, self.precision, self.backend = (
+            chosen.network, chosen.precision, chosen.backend,
+        )  # fmt: skip
         self.class_names = class_names
         self.post = post
         # Score thresholds by class name, where one differs from `post.score_threshold`.
@@ -82,16 +87,28 @@ class Detector:
         self._rectifier: tuple[object, Rectifier] | None = None
 
     @classmethod
-    def from_file(cls, path: str | Path, device: str = 'cpu', precision: str = 'fp32') -> Detector:
+    def from_file(
+        cls,
+        path: str | Path,
+        device: str = 'cpu',
+        precision: str = 'fp32',
+        backend: str = 'torch',
+    ) -> Detector:
         """Load a student bundle (`*.cmkd`).
 
         Raises:
             FileNotFoundError, ValueError: as `load_bundle`; or a stage-1 student or teacher.
         """
-        return cls.from_bundle(load_bundle(path), device, precision)
+        return cls.from_bundle(load_bundle(path), device, precision, backend)
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, device: str = 'cpu', precision: str = 'fp32') -> Detector:
+    def from_bundle(
+        cls,
+        bundle: Bundle,
+        device: str = 'cpu',
+        precision: str = 'fp32',
+        backend: str = 'torch',
+    ) -> Detector:
         """Build the detector of a student bundle in memory."""
         spec = bundle.network_spec
         if not bundle.with_head:
@@ -99,7 +116,9 @@ class Detector:
                 f'{bundle.source}: a stage-1 student (features only) cannot detect; '
                 'distil stage 2 from it first'
             )
-        return cls(bundle.build(), spec.classes, spec.post, bundle.train_fx_px, device, precision)
+        return cls(
+            bundle.build(), spec.classes, spec.post, bundle.train_fx_px, device, precision, backend
+        )
 
     def set_thresholds(
         self, score_threshold: float | None = None, nms_iou: float | None = None

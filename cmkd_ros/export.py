@@ -1,13 +1,14 @@
-"""A student as an ONNX file, and proof that other engines compute the same from it."""
+"""A student as an ONNX file for other engines: one graph for images of any size, of any camera."""
 
 from __future__ import annotations
 
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import warnings
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -15,75 +16,116 @@ import torch
 from cmkd_ros.model.anchor_head import AnchorHead
 from cmkd_ros.model.center_head import CenterHead
 from cmkd_ros.model.export_form import CameraInputs, ExportForm, camera_inputs
-from cmkd_ros.model.outputs import AnchorHeadOutput, CenterHeadOutput
+from cmkd_ros.model.outputs import AnchorHeadOutput, CenterHeadOutput, HeadOutput
 from cmkd_ros.model.student import Student
 
-LOG = logging.getLogger('cmkd.export')
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 OPSET = 20
-FP32_LIMIT = 1e-4  # relative root mean square of every head map against the plain student
+LARGEST_FILE = 2**31 - 2**20  # bytes: protobuf reads no file of 2 GiB
+_SMALL = 256  # elements; smaller constants stay as they are
 _FOCAL_OVER_WIDTH = 721.5377 / 1242
-Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
-@dataclass(frozen=True)
-class EngineParity:
-    """Largest relative root mean square deviation of each head map over all frames."""
-
-    engine: str
-    deviations: dict[str, float]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every map is within FP32_LIMIT."""
-        return all(value <= FP32_LIMIT for value in self.deviations.values())
-
-
-def export_onnx(student: Student, out: Path, size_wh: tuple[int, int]) -> Path:
-    """Write a student as one ONNX file with its weights inside.
+def export_onnx(
+    student: Student,
+    out: Path,
+    precision: Literal['fp32', 'fp16'] = 'fp32',
+    external_data: bool = False,
+) -> Path:
+    """Write a student as one ONNX file, replaced only when the new one is complete.
 
     Args:
         student: with a head, in eval mode.
-        out: file to write, replaced only when the new one is complete.
-        size_wh: columns and rows of the images; part of the graph. The camera is not.
+        out: file to write.
+        precision: how weights are stored; fp16 halves the file, and products stay in float32.
+        external_data: weights in a file `<out>.data` beside it. Larger files than ONNX may be are
+            split so in any case.
+
+    Raises:
+        ValueError: a student without head, or a weight beyond the range of fp16.
+        ImportError: no onnx or onnxscript.
+        OSError: the folder of `out` cannot be written.
+    """
+    out.parent.mkdir(
+        parents=True, exist_ok=True
+    )  # first: refused in a moment, exported in a minute
+    return write_graph(onnx_model(student), out, precision, external_data)
+
+
+def write_graph(
+    model: ModelProto,
+    out: Path,
+    precision: Literal['fp32', 'fp16'] = 'fp32',
+    external_data: bool = False,
+) -> Path:
+    """Write a graph of `onnx_model`, which fp16 changes in place; the rest as `export_onnx`."""
+    import onnx
+
+    if precision == 'fp16':
+        _store_in_half(model, out)
+    size = sum(len(entry.raw_data) for entry in model.graph.initializer)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+        written = Path(folder) / out.name
+        data = f'{out.name}.data'
+        if external_data or size > LARGEST_FILE:
+            onnx.save_model(
+                model, str(written), save_as_external_data=True, location=data, size_threshold=1024
+            )
+            os.replace(written.with_name(data), out.with_name(data))
+        else:
+            onnx.save_model(model, str(written))
+        os.replace(written, out)
+    return out
+
+
+def onnx_model(student: Student) -> ModelProto:
+    """The graph of a student in memory, weights in float32.
 
     Raises:
         ValueError: a student without head.
         ImportError: no onnx or onnxscript.
+        RuntimeError: torch cannot export it.
     """
     import onnx  # noqa: F401  (named by the error where it is missing)
     import onnxscript  # noqa: F401
 
     names = map_names(student)
     form = ExportForm(student).eval()
-    image, *camera = _frame(student, size_wh, 0)
+    image, *camera = random_frame(student, (416, 128), 0)
     inputs = (image, *camera_of(student, image, *camera))
-    seen = torch.export.Dim('cells_seen', min=2)
+    free = torch.export.Dim.DYNAMIC
     shapes = {  # in the order of the arguments
-        'image_13HW': None,
-        'pixels_Z4M': {2: seen},
-        'bins_Z42M': {3: seen},
-        'weights_Z42M': {3: seen},
+        'image_13HW': {2: free, 3: free},
+        'pixels_Z4M': {2: free},
+        'bins_Z42M': {3: free},
+        'weights_Z42M': {3: free},
         'cells_YX': None,
     }
-    with torch.no_grad():
-        program = torch.onnx.export(
-            form,
-            inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=['image', *CameraInputs._fields],
-            output_names=list(names),
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
+    talkers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
+    levels = [talker.level for talker in talkers]
+    for talker in talkers:  # of every step, and of operators that nobody uses
+        talker.setLevel(logging.ERROR)
+    try:
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            program = torch.onnx.export(
+                form,
+                inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=['image', *CameraInputs._fields],
+                output_names=list(names),
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+    finally:
+        for talker, level in zip(talkers, levels, strict=True):
+            talker.setLevel(level)
     if program is None:
         raise RuntimeError('torch.onnx.export returned no program')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        written = Path(folder) / out.name
-        program.save(str(written), external_data=False)
-        os.replace(written, out)
-    return out
+    return program.model_proto
 
 
 def camera_of(
@@ -94,55 +136,22 @@ def camera_of(
     stride = 8 * student.image_backbone.downscale
     like = torch.empty(0, -(-height // stride), -(-width // stride))
     indices = student.lift.indices(cam_to_img_34, ref_to_cam_44, (height, width), like)
-    n_x, n_y, n_z = student.lift.cells_xyz
-    return camera_inputs(indices, (n_x, n_y, n_z))
+    return camera_inputs(indices, student.lift.cells_xyz)
 
 
-def check_engines(
-    student: Student, file: Path, size_wh: tuple[int, int], frames: int = 5
-) -> list[EngineParity]:
-    """Run the file in every engine that is installed, on random frames of as many cameras.
+def head_output_type(student: Student) -> type[HeadOutput]:
+    """What the student's head puts out.
 
-    Returns:
-        One entry per engine; none when neither onnxruntime nor openvino is installed.
+    Raises:
+        ValueError: a student without head.
     """
-    found = []
-    for engine, open_engine in (('onnxruntime', _onnxruntime), ('openvino', _openvino)):
-        try:
-            run = open_engine(file)
-        except ImportError:
-            LOG.info('%s is not installed: not compared', engine)
-            continue
-        worst: dict[str, float] = {}
-        for seed in range(frames):
-            image, cam_to_img, ref_to_cam = _frame(student, size_wh, seed)
-            with torch.inference_mode():
-                head = student(image, cam_to_img[None], ref_to_cam[None]).head
-            camera = camera_of(student, image, cam_to_img, ref_to_cam)
-            maps = run([tensor.numpy() for tensor in (image, *camera)])
-            for (name, wanted), got in zip(vars(head).items(), maps, strict=True):
-                gap = np.linalg.norm(got - wanted.numpy()) / np.linalg.norm(wanted.numpy())
-                worst[name] = max(worst.get(name, 0.0), float(gap))
-        found.append(EngineParity(engine, worst))
-    return found
-
-
-def _onnxruntime(file: Path) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
-    names = [given.name for given in session.get_inputs()]
-    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
-
-
-def _openvino(file: Path) -> Run:
-    import openvino
-
-    # Where the CPU has bf16, openvino takes it unless told otherwise.
-    compiled = openvino.Core().compile_model(str(file), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-    return lambda arrays: [np.array(value) for value in compiled(list(arrays)).values()]
+    match student.head:
+        case AnchorHead():
+            return AnchorHeadOutput
+        case CenterHead():
+            return CenterHeadOutput
+        case _:
+            raise ValueError('a stage-1 student has no head; export a stage-2 student')
 
 
 def map_names(student: Student) -> tuple[str, ...]:
@@ -151,20 +160,14 @@ def map_names(student: Student) -> tuple[str, ...]:
     Raises:
         ValueError: a student without head.
     """
-    match student.head:
-        case AnchorHead():
-            kind: type = AnchorHeadOutput
-        case CenterHead():
-            kind = CenterHeadOutput
-        case _:
-            raise ValueError('a stage-1 student has no head; export a stage-2 student')
-    return tuple(entry.name for entry in fields(kind))
+    return tuple(entry.name for entry in fields(head_output_type(student)))
 
 
-def _frame(
+def random_frame(
     student: Student, size_wh: tuple[int, int], seed: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A random image, and a camera whose focal length and height vary with the seed."""
+    """A random image, and a camera (cam_to_img_34, ref_to_cam_44) whose focal length and height
+    vary with the seed."""
     width, height = size_wh
     generator = torch.Generator().manual_seed(seed)
     image_13HW = torch.rand(1, 3, height, width, generator=generator)
@@ -177,3 +180,27 @@ def _frame(
         [[0.0, -1, 0, 0], [0, 0, -1, -0.3 * vary[1]], [1, 0, 0, -0.27], [0, 0, 0, 1]]
     )
     return image_13HW, cam_to_img_34, ref_to_cam_44
+
+
+def _store_in_half(model: ModelProto, out: Path) -> None:
+    """Keep large float32 constants as float16, each with a cast behind it."""
+    import onnx
+
+    casts = []
+    for entry in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(entry)
+        if values.dtype != np.float32 or values.size < _SMALL:
+            continue
+        largest = float(np.abs(values).max())
+        if largest > float(np.finfo(np.float16).max):
+            raise ValueError(
+                f'{out}: not written, weight {entry.name} holds {largest:g} and fp16 ends at 65504'
+            )
+        half = onnx.numpy_helper.from_array(values.astype(np.float16), f'{entry.name}_fp16')
+        casts.append(
+            onnx.helper.make_node('Cast', [half.name], [entry.name], to=onnx.TensorProto.FLOAT)
+        )
+        entry.CopyFrom(half)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

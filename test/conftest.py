@@ -27,3 +27,24 @@ def shared_dir() -> Path:
     if not shared.is_dir():
         pytest.skip(f'needs the real data in {shared}, which is absent')
     return shared
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory):
+    """Function from a head ('anchor', 'center') to its tiny student and graph, exported once."""
+    for module in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
+        pytest.importorskip(module, reason=f'needs {module} (extra: export)')
+    from exported_students import tiny_student
+
+    from cmkd_ros.export import export_onnx
+
+    made = {}
+
+    def export(head):
+        if head not in made:
+            student = tiny_student(head)
+            file = tmp_path_factory.mktemp('graphs') / f'{head}.onnx'
+            made[head] = student, export_onnx(student, file)
+        return made[head]
+
+    return export

@@ -38,6 +38,7 @@ def evaluate_bundle(
     out: Path | None = None,
     device: str = 'auto',
     precision: str = 'fp32',
+    backend: str = 'torch',
     pictures: int = 4,
     allow_leak: bool = False,
     progress: Progress | None = None,
@@ -50,7 +51,7 @@ def evaluate_bundle(
         split: frame list; None takes every image.
         out: new folder for `results/*.txt`, `ap.json` and `pictures/` (see `draw_evaluation`); None
             keeps nothing.
-        device, precision: as `Detector`.
+        device, precision, backend: as `Detector`.
         pictures: how many of the best, of the worst and of random frames to draw; needs `out`.
         allow_leak: evaluate frames that the bundle or its teacher learned from, and report that.
         progress: called with (frames done, frames in all).
@@ -71,7 +72,7 @@ def evaluate_bundle(
         allow_leak,
         'evaluate on other frames',
     )
-    predict = _predictor(bundle, device, precision)
+    predict = _predictor(bundle, device, precision, backend)
     dataset = KittiFrames(
         folder.parent,
         frames,
@@ -142,9 +143,9 @@ class _Predictor:
         return self.run(sample, camera)
 
 
-def _predictor(bundle: Bundle, device: str, precision: str) -> _Predictor:
+def _predictor(bundle: Bundle, device: str, precision: str, backend: str) -> _Predictor:
     if bundle.kind == 'student':
-        detector = Detector.from_bundle(bundle, device, precision)
+        detector = Detector.from_bundle(bundle, device, precision, backend)
         return _Predictor(
             detector.class_names,
             False,

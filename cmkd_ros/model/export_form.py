@@ -10,6 +10,7 @@ camera sees, O channels of the BEV map, X Y the grid.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ class CameraInputs(NamedTuple):
     cells_YX: torch.Tensor
 
 
-def camera_inputs(indices: LiftIndices, cells_xyz: tuple[int, int, int]) -> CameraInputs:
+def camera_inputs(indices: LiftIndices, cells_xyz: Sequence[int]) -> CameraInputs:
     """The graph's inputs for one camera.
 
     Args:

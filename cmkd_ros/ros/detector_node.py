@@ -156,6 +156,7 @@ class DetectorNode(LifecycleNode):
             'model': parameters.model.path,
             'device': str(detector.device),
             'precision': detector.precision,
+            'backend': detector.backend,
             'classes': ', '.join(detector.class_names),
         }
         self.get_logger().info('loaded ' + ', '.join(self._facts.values()))
@@ -295,7 +296,9 @@ def load_model(parameters: Parameters) -> tuple[Detector, float]:
     from cmkd_ros.detector import Detector
 
     bundle = load_bundle(parameters.model.path)
-    detector = Detector.from_bundle(bundle, parameters.device, parameters.precision)
+    detector = Detector.from_bundle(
+        bundle, parameters.device, parameters.precision, parameters.backend
+    )
     return detector, bundle.reference_height_m
 
 

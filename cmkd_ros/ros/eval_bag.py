@@ -28,6 +28,7 @@ def evaluate_bag(
     out: Path | None = None,
     device: str = 'auto',
     precision: str = 'fp32',
+    backend: str = 'torch',
     parameters: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> KittiReport:
@@ -41,7 +42,7 @@ def evaluate_bag(
         model: bundle.
         labels: folder of label files `<frame>.txt`.
         out: new folder for `results/*.txt` and the bag `detections`; None keeps neither.
-        device, precision, parameters: of the node.
+        device, precision, backend, parameters: of the node.
         progress: called with (images answered, images in all).
 
     Returns:
@@ -60,6 +61,7 @@ def evaluate_bag(
             model=model,
             device=device,
             precision=precision,
+            backend=backend,
             parameters=parameters,
             progress=progress,
         )

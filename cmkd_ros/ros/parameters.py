@@ -142,6 +142,12 @@ class Parameters(_Group):
         'Arithmetic of the network; auto: bf16 where the device has it, else fp32.',
         live=False,
     )
+    backend: Literal['auto', 'torch', 'openvino', 'onnxruntime'] = _parameter(
+        'auto',
+        'What runs the network; auto: the fastest engine that is installed and has the graph of '
+        'this model (`cmkd export`), else torch.',
+        live=False,
+    )
     image_transport: Literal['raw', 'compressed'] = _parameter(
         'raw',
         'raw: sensor_msgs/Image on image; compressed: CompressedImage on image/compressed.',

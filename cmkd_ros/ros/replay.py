@@ -52,6 +52,7 @@ def replay_bag(
     model: Path,
     device: str = 'auto',
     precision: str = 'fp32',
+    backend: str = 'torch',
     parameters: Mapping[str, Any] | None = None,
     reference_frame: str = 'velodyne',
     image_topic: str = '',
@@ -64,7 +65,7 @@ def replay_bag(
     Args:
         bag: rosbag2 folder.
         model: bundle.
-        device, precision: as the node's parameters.
+        device, precision, backend: as the node's parameters.
         parameters: further parameters of the node by dotted name, such as a camera mount.
         reference_frame: TF frame of the bag that is the reference frame; where the bag has no
             such transforms, the pose follows from `parameters`.
@@ -89,7 +90,8 @@ def replay_bag(
         'camera_info_wait_s': 10.0,  # calibration may change from image to image
     }
     given |= dict(parameters or {})
-    given |= {'model.path': str(model), 'device': device, 'precision': precision}
+    given |= {'model.path': str(model), 'device': device}
+    given |= {'precision': precision, 'backend': backend}
     settings = parse_parameters(given)
     with open_camera_bag(bag, image_topic, info_topic) as camera_bag:
         poses = PoseChooser(bundle.reference_height_m, camera_bag.transforms)

@@ -1,0 +1,101 @@
+"""Engines compute what the student does, through one graph for every camera and size of image."""
+
+import pytest
+import torch
+
+pytest.importorskip('onnx', reason='needs onnx (extra: export)')
+pytest.importorskip('onnxscript', reason='needs onnxscript (extra: export)')
+pytest.importorskip('onnxruntime', reason='needs onnxruntime (extra: export)')
+pytest.importorskip('openvino', reason='needs openvino (extra: export)')
+
+import onnx
+
+from cmkd_ros.engine_parity import check_engines
+from cmkd_ros.engines import ENGINES
+from cmkd_ros.export import random_frame, write_graph
+
+
+@pytest.mark.parametrize('head', ['anchor', 'center'])
+@pytest.mark.parametrize('name', ENGINES)
+def test_an_engine_follows_the_camera_and_the_size_of_the_image(exported, name, head):
+    student, file = exported(head)
+    engine = ENGINES[name](student, file)
+    cameras = set()
+    for size_wh in ((320, 96), (250, 130)):  # the second is no multiple of the stride
+        for seed in (0, 1, 0):
+            image, cam_to_img, ref_to_cam = random_frame(student, size_wh, seed)
+            inputs = (image, cam_to_img[None], ref_to_cam[None])
+            with torch.inference_mode():
+                expected = vars(student(*inputs).head)
+            found = vars(engine(*inputs).head)
+            assert list(found) == list(expected)
+            for key, wanted in expected.items():
+                assert (found[key] - wanted).norm() < 1e-4 * wanted.std() * wanted.numel() ** 0.5
+            cameras.add(round(expected[key].std().item(), 4))
+    assert len(cameras) == 4  # else nothing above depended on image and camera
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_one_image_at_a_time(exported, name):
+    student, file = exported('anchor')
+    image, cam_to_img, ref_to_cam = random_frame(student, (64, 32), 0)
+    with pytest.raises(ValueError, match=f'{name} takes one image at a time, found 2'):
+        ENGINES[name](student, file)(image.repeat(2, 1, 1, 1), cam_to_img[None], ref_to_cam[None])
+
+
+def test_an_engine_has_its_precisions(exported):
+    student, file = exported('anchor')
+    with pytest.raises(ValueError, match='onnxruntime computes in fp32, not in bf16'):
+        ENGINES['onnxruntime'](student, file, 'bf16')
+
+
+def with_unknown_operator(file, out):
+    """The graph with an operator on its image that no engine has."""
+    model = onnx.load(file)
+    for node in model.graph.node:
+        for position, given in enumerate(node.input):
+            node.input[position] = 'odd' if given == 'image' else given
+    model.graph.node.insert(0, onnx.helper.make_node('Odd', ['image'], ['odd'], domain='nowhere'))
+    model.opset_import.append(onnx.helper.make_opsetid('nowhere', 1))
+    onnx.save(model, out)
+    return out
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_an_operator_that_an_engine_refuses_is_told_in_one_line(exported, name, tmp_path):
+    student, file = exported('anchor')
+    odd = with_unknown_operator(file, tmp_path / 'odd.onnx')
+    with pytest.raises(
+        RuntimeError, match=rf'^{name} does not open \S+odd\.onnx: .*Odd.*$'
+    ) as told:
+        ENGINES[name](student, odd)
+    assert '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize('external_data', [False, True])
+def test_fp16_halves_the_file_and_stays_near_the_student(exported, tmp_path, external_data):
+    student, full = exported('anchor')
+    file = write_graph(onnx.load(full), tmp_path / 'half.onnx', 'fp16', external_data)
+    data = tmp_path / 'half.onnx.data'
+    names = {file.name, data.name} if external_data else {file.name}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+    weights = sum(p.numel() for p in student.parameters())
+    stored = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert full.stat().st_size - stored == pytest.approx(2 * weights, rel=0.1)
+    if external_data:
+        assert data.stat().st_size > 0.9 * 2 * weights
+    found = check_engines(student, file, (320, 96), frames=1)
+    assert [parity.engine for parity in found] == list(ENGINES)
+    for parity in found:
+        assert parity.passed('fp16')
+        assert not parity.passed('fp32')  # the weights were rounded
+
+
+def test_a_weight_beyond_fp16_is_refused(exported, tmp_path):
+    model = onnx.load(exported('anchor')[1])
+    weight = max(model.graph.initializer, key=lambda entry: len(entry.raw_data))
+    weight.raw_data = b'\x00\x00\x80\x49' + weight.raw_data[4:]  # 2 ** 20
+    with pytest.raises(ValueError, match=rf'{weight.name} holds 1.04858e\+06 and fp16 ends at 65'):
+        write_graph(model, tmp_path / 'half.onnx', 'fp16')
+    assert not list(tmp_path.iterdir())

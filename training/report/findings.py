@@ -93,11 +93,21 @@ def _of_losses(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[str]
 
 
 def _of_boxes(probes: Sequence[Probe]) -> list[str]:
-    if any(probe.found is None for probe in probes):
-        return ['Stage 1: this student has no head yet, so there are no boxes.']
-    found = sum(len(probe.found) for probe in probes if probe.found is not None)
     true = sum(len(probe.sample.boxes_M7) for probe in probes)
-    text = f'{found} boxes found in these frames, {true} labelled.'
+    sentences = []
+    if probes and all(probe.taught is not None for probe in probes):
+        taught = sum(len(probe.taught) for probe in probes if probe.taught is not None)
+        text = f'The teacher finds {taught} boxes in these frames, {true} are labelled.'
+        if taught == 0:
+            text = (
+                f'Look: {text} It has nothing to teach: are these scans like those that it learned '
+                'from (height of the reference frame, intensity, density)?'
+            )
+        sentences.append(text)
+    if any(probe.found is None for probe in probes):
+        return [*sentences, 'Stage 1: this student has no head yet, so it finds no boxes.']
+    found = sum(len(probe.found) for probe in probes if probe.found is not None)
+    text = f'The student finds {found} boxes in these frames, {true} are labelled.'
     if true and found == 0:
         text = f'Look: {text} Scores stay below the threshold.'
-    return [text]
+    return [*sentences, text]

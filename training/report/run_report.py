@@ -159,15 +159,20 @@ def _add_frames(page: Page, probes: list[Probe], spec: NetworkSpec) -> None:
     for probe in probes:
         page.heading(f'Frame {probe.sample.frame_id}')
         truth = Boxes3D(probe.sample.boxes_M7.astype(np.float64))
-        found = probe.found or Boxes3D(np.zeros((0, 7)))
-        page.picture(_overlay(probe.sample, truth, found), 'labels green, student orange')
-        x_min, y_min, _, x_max, y_max, _ = spec.grid.range_m
-        above = plot_bev(
-            None, found, truth, probe.sample.points_N4, range_m=(0.0, y_min, x_max, y_max)
-        )
-        page.picture(above, 'from above')
+        none = Boxes3D(np.zeros((0, 7)))
+        for whose, boxes in (('student', probe.found or none), ('teacher', probe.taught)):
+            if boxes is None:
+                continue
+            caption = f'labels green, {whose} orange'
+            page.picture(_overlay(probe.sample, truth, boxes), caption)
+            page.picture(_from_above(probe.sample, truth, boxes, spec), f'from above; {caption}')
         page.figure(draw_maps(probe, spec.grid.range_m), 'BEV maps: x up, y to the left, metres')
         page.figure(draw_depth(probe, spec.depth))
+
+
+def _from_above(sample: Sample, truth: Boxes3D, found: Boxes3D, spec: NetworkSpec) -> np.ndarray:
+    _, y_min, _, x_max, y_max, _ = spec.grid.range_m
+    return plot_bev(None, found, truth, sample.points_N4, range_m=(0.0, y_min, x_max, y_max))
 
 
 def _overlay(sample: Sample, truth: Boxes3D, found: Boxes3D) -> np.ndarray:

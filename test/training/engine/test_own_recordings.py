@@ -45,7 +45,7 @@ def run(recordings, trained, specs, tmp_path):
             'distill', f'student_r18_stage{stage}', f'data.sources=[{{{source}}}]',
             f'student={specs["student"]}', f'teacher={trained["teacher"]}', 'data.workers=0',
             'optimiser.epochs=1', 'optimiser.batch_size=2', 'optimiser.precision=fp32',
-            'device=cpu', *more, '--no-report', '--out', str(out),
+            'device=cpu', *more, '--out', str(out),
         ])  # fmt: skip
         return out, code
 
@@ -55,7 +55,9 @@ def run(recordings, trained, specs, tmp_path):
 def test_bags_become_a_student_that_detects(recordings, run, tmp_path, capsys):
     stage_1, code = run(1)
     assert code == 0
-    stage_2, code = run(2, f'init={stage_1 / "student.cmkd"}')
+    page = (stage_1 / 'report.html').read_text()
+    assert 'The teacher finds' in page and 'from above; labels green, teacher orange' in page
+    stage_2, code = run(2, f'init={stage_1 / "student.cmkd"}', '--no-report')
     assert code == 0
     model = stage_2 / 'student.cmkd'
     bundle = load_bundle(model)
@@ -86,6 +88,6 @@ def test_a_drive_that_is_kept_for_evaluation_is_not_learned_from(recordings, run
     try:
         assert run(1, frames='same_drive')[1] == 2
         assert 'drives named van/2026_07_13_drive_0930' in capsys.readouterr().err
-        assert run(1, frames='other_drive')[1] == 0
+        assert run(1, '--no-report', frames='other_drive')[1] == 0
     finally:
         (lists / 'val.txt').unlink()

@@ -1,8 +1,12 @@
 """What a report says about maps and depths that are known."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from cmkd_ros.geometry import Boxes3D
 from cmkd_ros.geometry.depth_bins import bin_edges
 from cmkd_ros.model.spec import DepthSpec
 from cmkd_ros.training.report.bev_maps import compare_maps
@@ -17,9 +21,10 @@ def make_probe(student, teacher, offset_m=0.0):
     """Depths of 3.5 to 38.5 m; the student's distribution is sure, and off by `offset_m`."""
     depth_hw = np.linspace(3.5, 38.5, 36).reshape(4, 9)
     bins = np.searchsorted(bin_edges('UD', 40, 2.0, 42.0), depth_hw + offset_m) - 1
+    sample = SimpleNamespace(boxes_M7=np.zeros((0, 7)))
     probability = np.zeros((40, 4, 9))
     np.put_along_axis(probability, bins[None], 1.0, axis=0)
-    return Probe(None, student, teacher, probability, np.zeros((4, 9)), depth_hw, None, None)
+    return Probe(sample, student, teacher, probability, np.zeros((4, 9)), depth_hw, None, None)
 
 
 @pytest.fixture
@@ -54,3 +59,15 @@ def test_faults_are_named(teacher):
     for part in ('features were not learned', 'channels of the student', 'bev did not fall'):
         assert any(part in text and 'Look:' in text for text in loud)
     assert not any('depth did not fall' in text for text in loud)
+
+
+def test_a_teacher_that_finds_nothing_is_told(teacher):
+    probes = [make_probe(teacher, teacher) for _ in range(2)]
+    box_17 = np.array([[10.0, 0, -1, 4, 1.6, 1.5, 0]])
+
+    def sentences(boxes_K7):
+        seen = [replace(probe, taught=Boxes3D(boxes_K7)) for probe in probes]
+        return find_faults(None, None, {}, seen)
+
+    assert any('Look: The teacher finds 0 boxes' in text for text in sentences(box_17[:0]))
+    assert 'The teacher finds 2 boxes in these frames, 0 are labelled.' in sentences(box_17)

@@ -122,6 +122,9 @@ class DetectorNode(LifecycleNode):
         if self._outputs is not None and self._pipeline is not None:
             threshold = self._pipeline.post(self._settings.current).score_threshold
             self._outputs.publish_labels(self.get_clock().now().to_msg(), threshold)
+        # What lives now lives until the node stops: keep the garbage collector, which halts every
+        # thread, from walking it again and again.
+        gc.freeze()
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -172,6 +175,7 @@ class DetectorNode(LifecycleNode):
         poses = PoseChooser(reference_height_m, transforms)
         self._pipeline = Pipeline(detector, self._infos, poses, self._decided)
         self._outputs = Outputs(self, detector.class_names)
+        gc.collect()  # what loading left behind
 
     def _activate(self, parameters: Parameters) -> str:
         """Return the topic that images are taken from."""
@@ -198,6 +202,7 @@ class DetectorNode(LifecycleNode):
         return self._images.topic_name
 
     def _stop_images(self) -> None:
+        gc.unfreeze()
         if self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import threading
@@ -15,6 +14,9 @@ from rclpy.signals import uninstall_signal_handlers
 
 from cmkd_ros.ros.detector_node import SUCCESS, DetectorNode
 
+# A result is worth more than a callback: let the worker have the interpreter back soon.
+SWITCH_INTERVAL_S = 0.0005
+
 
 def run(args: Sequence[str] | None, ros_is_up: threading.Event) -> int:
     """Run the node until it is told to end.
@@ -26,8 +28,7 @@ def run(args: Sequence[str] | None, ros_is_up: threading.Event) -> int:
     Returns:
         0 after SIGINT, SIGTERM or a shutdown of ROS; 2 when an argument or parameter is wrong.
     """
-    # A result is worth more than a callback: let the worker have the interpreter back soon.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         rclpy.init(args=args)
         ros_is_up.set()
@@ -52,9 +53,6 @@ def _spin(node: DetectorNode) -> None:
     try:
         if node.autostart and node.trigger_configure() == SUCCESS:
             node.trigger_activate()
-        # What lives now lives long: keep the garbage collector from walking it again and again.
-        gc.collect()
-        gc.freeze()
         executor.spin()
     except RuntimeError:
         if rclpy.ok():  # else a signal ended ROS in the middle of a transition

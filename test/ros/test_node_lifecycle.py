@@ -38,6 +38,18 @@ def test_lifecycle_round_trips(make_bench, small_model, messages, picture):
     assert bench.change_state('shutdown')
 
 
+def test_the_garbage_collector_passes_over_an_active_node(make_bench, small_model):
+    """However it was activated; what has stopped can be collected."""
+    bench = make_bench(model__path=str(small_model), device='cpu', pose__source='mount')
+    assert bench.change_state('configure')
+    for _ in range(2):
+        gc.unfreeze()
+        assert bench.change_state('activate')
+        assert gc.get_freeze_count() > 10_000
+        assert bench.change_state('deactivate')
+        assert gc.get_freeze_count() == 0
+
+
 def test_what_needs_a_new_configuration_is_refused_while_active(active):
     (result,) = active.set_parameters(device='cuda')
     assert not result.successful

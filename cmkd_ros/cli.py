@@ -106,46 +106,64 @@ def _detect(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
+    if options.node:
+        _benchmark_node(options)
+        return
+    if not (options.model or options.student):
+        raise ValueError('benchmark needs --model FILE or --student NAME, or --node')
     from cmkd_ros.benchmark import benchmark, student_to_measure
     from cmkd_ros.benchmark_table import print_benchmark
 
     student, spec = student_to_measure(options.model, options.student)
+    size = tuple(options.size or (1242, 375))
     with show_progress('measuring', options.repeats) as step:
-        result = benchmark(
-            student, spec, options.precision, tuple(options.size), options.repeats, step
-        )
+        result = benchmark(student, spec, options.precision, size, options.repeats, step)
     if options.json:
         options.json.write_text(json.dumps(result.as_dict(), indent=1) + '\n')
     print_benchmark(result)
 
 
-def _export(options: argparse.Namespace) -> None:
-    from cmkd_ros.checkpoint import load_bundle
-    from cmkd_ros.engine_parity import LIMITS, check_engines
-    from cmkd_ros.export import export_onnx
-    from cmkd_ros.graph_cache import graph_of
+def _benchmark_node(options: argparse.Namespace) -> None:
+    from cmkd_ros.ros.benchmark.node_benchmark import measure_node, print_node_benchmark
 
-    student = load_bundle(options.model).build().eval()
-    if options.onnx is None:
-        if options.precision != 'fp32' or options.external_data:
-            raise ValueError('--precision and --external-data are of a file: name it by --onnx')
-        file = graph_of(student)
-    else:
-        file = export_onnx(student, options.onnx, options.precision, options.external_data)
-    print(f'{file}: {file.stat().st_size / 1e6:.1f} MB')
-    with show_progress('comparing', options.frames) as step:
-        engines = check_engines(student, file, tuple(options.size), options.frames, step)
-    for found in engines:
-        for name, deviation in found.deviations.items():
-            print(f'{found.engine:<12} {name:<12} {deviation:.1e}')
-    if not engines:
-        print('not compared: neither onnxruntime nor openvino is installed')
-    failed = [found.engine for found in engines if not found.passed(options.precision)]
-    if failed:
-        raise ValueError(
-            f'{file}: {", ".join(failed)} computes other maps than the student, by more '
-            f'than {LIMITS[options.precision]:.0e}; do not use it there'
+    if options.student:
+        raise ValueError('--node takes --model FILE or --network-ms, no --student')
+    network = (options.network_ms / 1e3, options.model, options.precision)
+    with show_progress('measuring') as step:
+        result = measure_node(options.size, options.rate, options.seconds, *network, progress=step)
+    if options.json:
+        options.json.write_text(json.dumps(result.as_dict(), indent=1) + '\n')
+    print_node_benchmark(result)
+
+
+def _export(options: argparse.Namespace) -> None:
+    if options.precision == 'int8':
+        return _export_int8(options)
+    from cmkd_ros.engine_parity import export_compared
+
+    frames = options.frames or 5
+    with show_progress('comparing', frames) as step:
+        made = export_compared(
+            options.model, options.onnx, options.precision, options.external_data,
+            tuple(options.size), frames, step,
+        )  # fmt: skip
+    print('\n'.join(made.lines()))
+    made.check()
+
+
+def _export_int8(options: argparse.Namespace) -> None:
+    from cmkd_ros.evaluation.report import print_table
+    from cmkd_ros.training.int8 import export_int8
+
+    if options.data is None or options.onnx is not None or options.external_data:
+        raise ValueError('int8 needs --data KITTI_FOLDER, and has no --onnx or --external-data')
+    counts = (options.calibration, options.frames or 300)
+    with show_progress('evaluating') as step:
+        made = export_int8(
+            options.model, options.data, options.split, *counts, options.allow_leak, step
         )
+    print_table(made.int8, earlier=made.fp32)
+    print(f'{made.file}: {made.cost}')
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -244,16 +262,6 @@ def _report(options: argparse.Namespace) -> None:
     print(
         write_report(options.run, options.evaluation, options.data, options.split, options.frames)
     )
-
-
-def _run_arguments(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        'recipe_name': options.recipe,
-        'overrides': tuple(options.overrides),
-        'out': options.out,
-        'resume': options.resume,
-        'allow_leak': options.allow_leak,
-    }
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -68,16 +68,30 @@ def _add_runtime_commands(add: Add) -> None:
     _add_backend(detect)
     _add_device(detect)
 
-    bench = add('benchmark', 'time, operations and memory of a student, stage by stage')
-    which = bench.add_mutually_exclusive_group(required=True)
+    bench = add('benchmark', 'time, operations and memory of a student; or latency of the node')
+    which = bench.add_mutually_exclusive_group()
     which.add_argument('--model', type=Path, help='student bundle (*.cmkd)')
     which.add_argument('--student', metavar='NAME', help='r18, scd_r50, ... with random weights')
     bench.add_argument(
-        '--size', type=int, nargs=2, default=(1242, 375), metavar=('W', 'H'), help='of the image'
-    )
+        '--size', type=int, nargs=2, metavar=('W', 'H'),
+        help='of the image; default: 1242 375, with --node 1920 1080 too',
+    )  # fmt: skip
     bench.add_argument('--repeats', type=int, default=10, help='default: %(default)s')
     bench.add_argument('--json', type=Path, help='write every number there')
     _add_precision(bench, 'auto')
+    node = bench.add_argument_group('the node, over ROS, instead of the network alone')
+    node.add_argument('--node', action='store_true', help='latency from image to boxes')
+    node.add_argument(
+        '--network-ms', type=float, default=0.0, metavar='MS',
+        help='of a stand-in for the network, where no --model is given; default: %(default)g',
+    )  # fmt: skip
+    node.add_argument(
+        '--rate', type=float, action='append', default=[], metavar='HZ',
+        help='of the camera; may be given again; default: 10, 30 and 60',
+    )  # fmt: skip
+    node.add_argument(
+        '--seconds', type=float, default=10.0, help='of each run; default: %(default)g'
+    )
 
     export = add('export', 'student -> ONNX file, compared in the engines that are installed')
     export.add_argument('--model', type=Path, required=True, help='student bundle (*.cmkd)')
@@ -86,8 +100,9 @@ def _add_runtime_commands(add: Add) -> None:
         help='file to write; default: where the node looks for the graph of this model',
     )  # fmt: skip
     export.add_argument(
-        '--precision', choices=('fp32', 'fp16'), default='fp32', help='of the stored weights'
-    )
+        '--precision', choices=('fp32', 'fp16', 'int8'), default='fp32',
+        help='of the stored weights; int8: of products too, for --backend openvino; needs --data',
+    )  # fmt: skip
     export.add_argument(
         '--external-data', action='store_true', help='weights in a file of their own, FILE.data'
     )
@@ -95,7 +110,17 @@ def _add_runtime_commands(add: Add) -> None:
         '--size', type=int, nargs=2, default=(1242, 375), metavar=('W', 'H'),
         help='of the compared images; the graph takes any; default: 1242 375',
     )  # fmt: skip
-    export.add_argument('--frames', type=int, default=5, help='compared; default: %(default)s')
+    export.add_argument(
+        '--frames', type=int, metavar='N', help='compared; default: 5; int8: evaluated, 300'
+    )
+    int8 = export.add_argument_group('int8')
+    int8.add_argument('--data', type=Path, help='KITTI folder with labels')
+    int8.add_argument('--split', type=Path, help='frame list; default: every image')
+    int8.add_argument(
+        '--calibration', type=int, default=200, metavar='N',
+        help='frames, at most half, that give the scales; default: %(default)s',
+    )  # fmt: skip
+    _add_allow_leak(int8)
 
     pack = add('pack', 'bundle -> half the size, with its evaluations inside, without local paths')
     pack.add_argument('model', type=Path, help='bundle (*.cmkd)')
@@ -271,7 +296,7 @@ def _add_extract_bag(add: Add) -> None:
     )
 
 
-def _add_allow_leak(command: argparse.ArgumentParser) -> None:
+def _add_allow_leak(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         '--allow-leak',
         action='store_true',
@@ -283,8 +308,9 @@ def _add_precision(command: argparse.ArgumentParser, default: str = 'fp32') -> N
     command.add_argument(
         '--precision',
         default=default,
-        choices=('auto', 'fp32', 'bf16', 'fp16'),
-        help='of the network; auto: bf16 where the device has it; default: %(default)s',
+        choices=('auto', 'fp32', 'bf16', 'fp16', 'int8'),
+        help='of the network; auto: bf16 where the device has it; int8: with --backend openvino; '
+        'default: %(default)s',
     )
 
 

@@ -6,15 +6,18 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from cmkd_ros.ros.run_node import SWITCH_INTERVAL_S
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the arguments name, print it, and return the exit code."""
     options = _parse(arguments)
     # As the node's own process has it.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         found = options.measure(options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -34,7 +37,7 @@ def _stream(options: argparse.Namespace) -> Any:
     from cmkd_ros.ros.benchmark.stream import measure_stream
 
     size = (options.width, options.height)
-    return measure_stream(options.seconds, options.rate, options.network_ms / 1e3, size)
+    return asdict(measure_stream(options.seconds, options.rate, options.network_ms / 1e3, size))
 
 
 def _faults(options: argparse.Namespace) -> Any:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import array
+import math
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image
 
 FRAME = 'camera'
+KITTI_SIZE, KITTI_FX_PX = (1242, 375), 721.5377
+_OTHER_VIEW_RAD = math.radians(70.0)
 
 
 def time_of(stamp_ns: int) -> Time:
     """Nanoseconds since the epoch as a message."""
     return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+
+
+def usual_fx_px(width: int, height: int) -> float:
+    """Focal length, pixels: KITTI's for images of its size, else of a view 70 degrees wide."""
+    if (width, height) == KITTI_SIZE:
+        return KITTI_FX_PX
+    return width / 2 / math.tan(_OTHER_VIEW_RAD / 2)
 
 
 def noise_image(width: int, height: int, encoding: str = 'bgr8', seed: int = 0) -> Image:

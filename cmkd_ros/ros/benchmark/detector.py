@@ -10,8 +10,7 @@ import torch
 from cmkd_ros.detector import Detections, Detector
 from cmkd_ros.geometry import Boxes3D, CameraModel
 from cmkd_ros.model.spec import PostSpec
-
-KITTI_FX_PX = 721.5377
+from cmkd_ros.ros.benchmark.camera import KITTI_FX_PX
 
 
 class FixedDetector(Detector):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cmkd_ros.ros.benchmark.camera import noise_image, plain_info, time_of
-from cmkd_ros.ros.benchmark.detector import KITTI_FX_PX, FixedDetector
+from cmkd_ros.ros.benchmark.camera import KITTI_SIZE, noise_image, plain_info, time_of, usual_fx_px
+from cmkd_ros.ros.benchmark.detector import FixedDetector
 from cmkd_ros.ros.benchmark.rig import Rig
 
-# Width, height, focal length in pixels: KITTI's camera, and a common one of 70 degrees.
-CAMERAS = ((1242, 375, KITTI_FX_PX), (1920, 1080, 1371.0))
+SIZES = (KITTI_SIZE, (1920, 1080))
 PERIOD_S = 0.02
 
 
@@ -25,8 +24,9 @@ def measure_overhead(images: int = 200) -> list[dict[str, Any]]:
     """
     rows = []
     parameters = {'pose.source': 'mount', 'health.check_pictures': True}
-    for width, height, fx_px in CAMERAS:
-        image, info = noise_image(width, height), plain_info(width, height, fx_px)
+    for width, height in SIZES:
+        image = noise_image(width, height)
+        info = plain_info(width, height, usual_fx_px(width, height))
         with Rig(parameters, load=lambda _: (FixedDetector(), 1.73)) as rig:
             for _ in range(images):
                 image.header.stamp = info.header.stamp = time_of(time.time_ns())

@@ -1,0 +1,51 @@
+"""The node's latency: one short run with the three processes of the real one."""
+
+import io
+import json
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (env/ builds it)')
+
+from rich.console import Console
+
+from cmkd_ros.cli import main
+from cmkd_ros.ros.benchmark.node_benchmark import measure_node, print_node_benchmark
+
+
+@pytest.fixture(scope='module')
+def result():
+    size, network_s = (320, 96), 0.02
+    return measure_node(size, (10.0,), 2.0, network_s, warm_up_s=1.0)
+
+
+def test_images_are_answered_and_timed(result):
+    (stream,) = result.streams
+    assert 10 <= stream.sent <= 20
+    assert 0 < stream.answered <= stream.sent
+    assert stream.counts['processed'] >= stream.answered
+    for series in (stream.published_ms, stream.arrived_ms):
+        assert 20.0 <= series['p50'] <= series['p95'] <= series['p99'] <= series['p100'] < 5000
+    assert stream.longest_tick_ms >= 50.0
+    assert stream.memory_mb['at_the_end'] > 50
+
+
+def test_the_table_and_the_file_hold_the_same(result):
+    text = io.StringIO()
+    print_node_benchmark(result, Console(file=text, width=140))
+    row = json.loads(json.dumps(result.as_dict()))['streams'][0]
+    assert '320x96' in text.getvalue()
+    assert f'{row["published_ms"]["p50"]:.1f}' in text.getvalue()
+    assert f'{row["answered"]} of {row["sent"]}' in text.getvalue()
+
+
+def test_wrong_input_is_told_in_one_line(capsys):
+    assert main(['benchmark', '--node', '--student', 'r18']) == 2
+    assert '--node takes --model FILE' in capsys.readouterr().err
+    assert main(['benchmark', '--node', '--seconds', '0']) == 2
+    assert 'seconds and rates must be positive' in capsys.readouterr().err
+    assert main(['benchmark', '--node', '--model', '/nowhere.cmkd']) == 2
+    assert '/nowhere.cmkd: no such model file' in capsys.readouterr().err
+    assert main(['benchmark']) == 2
+    assert 'benchmark needs --model FILE' in capsys.readouterr().err

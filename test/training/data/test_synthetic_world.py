@@ -196,13 +196,13 @@ def bare_scene(*things: Thing, daylight: Daylight | None = None) -> Scene:
 
 
 def test_beams_are_those_of_an_hdl_64e() -> None:
-    beams = beam_directions(45.0).reshape(64, -1, 3).astype(np.float64)
-    assert np.sqrt((beams**2).sum(-1)) == pytest.approx(1.0, abs=1e-5)
-    elevation = np.degrees(np.arcsin(beams[..., 2]))
+    x, y, z = beam_directions(45.0).reshape(3, 64, -1).astype(np.float64)
+    assert np.sqrt(x * x + y * y + z * z) == pytest.approx(1.0, abs=1e-5)
+    elevation = np.degrees(np.arcsin(z))
     assert elevation[0] == pytest.approx(2.0, abs=0.01)
     assert elevation[-1] == pytest.approx(-24.33, abs=0.01)
     assert (np.diff(elevation[:, 0]) < 0).all()
-    azimuth = np.degrees(np.arctan2(beams[..., 1], beams[..., 0]))
+    azimuth = np.degrees(np.arctan2(y, x))
     assert np.abs(azimuth).max() < 45.0
     assert np.median(np.diff(azimuth[0])) == pytest.approx(0.18, abs=1e-3)
     assert azimuth[0, 0] == pytest.approx(0.09, abs=1e-3), 'scans begin straight ahead'
@@ -214,7 +214,7 @@ def test_scan_of_a_plain_is_the_ground() -> None:
     assert np.abs(points[:, 2] + 1.73).max() < 0.12
     assert (points[:, 3] >= 0).all() and (points[:, 3] < 1).all()
     ranges = np.sqrt((points[:, :3] ** 2).sum(1))
-    down = beam_directions(45.0)[:, 2] < 0
+    down = beam_directions(45.0)[2] < 0
     assert 0.5 * down.sum() < len(points) < down.sum()
     assert ranges.max() < 120
 
@@ -225,8 +225,8 @@ def test_range_noise_and_losses() -> None:
     wall = points[points[:, 2] > -1.2]
     x = wall[:, 0] / np.median(wall[:, 0])
     assert 0.0003 < x.std() < 0.0015
-    beams = beam_directions(30.0)
-    hits = (beams[:, 2] / beams[:, 0] * np.median(wall[:, 0]) > -1.2).sum()
+    ahead, _, up = beam_directions(30.0)
+    hits = (up / ahead * np.median(wall[:, 0]) > -1.2).sum()
     assert 0.95 < len(wall) / hits < 0.995
 
 
@@ -256,7 +256,7 @@ def test_near_things_hide_far_ones_whether_fixed_or_moving() -> None:
         moving = Thing(board, own[0] + moving_x, own[1], 0.0, 0.0, 'Van', (0.1, 2, 2))
         street.moving = lambda time: iter([moving])  # type: ignore[method-assign]
         scene = Scene(street, Geometry(street.fixed), 0.0, 1.73)
-        ray = scene.to_world(np.array([[1.0, 0.0, -0.02]], dtype=np.float32))
+        ray = scene.to_world(np.array([[1.0], [0.0], [-0.02]], dtype=np.float32))
         triangle = scene.cast(scene.own_3, ray)
         reach = float(scene.distances(scene.own_3, ray, triangle)[0])
         assert reach == pytest.approx(min(fixed_x, moving_x) - 0.05, abs=0.01)

@@ -20,7 +20,7 @@ _STEP_S = 0.02
 
 
 def smear(
-    radiance_N3: FloatArray,
+    radiance_3N: FloatArray,
     depth_N: FloatArray,
     things_N: NDArray[np.int32],
     scene: Scene,
@@ -31,7 +31,7 @@ def smear(
     Blur a picture in place.
 
     Args:
-        radiance_N3: linear light, float32, row by row.
+        radiance_3N: linear light, float32, row by row.
         depth_N: distance along the optical axis, metres; infinite for the sky.
         things_N: index of the thing that a pixel sees, -1 for the sky.
         scene: gives how everything moves.
@@ -63,11 +63,11 @@ def smear(
     du, dv, rows, columns = du[long], dv[long], rows[v], columns[u]
     length = np.sqrt(du * du + dv * dv)
     shrink = np.minimum(np.float32(_LONGEST_PX) / length, 1)
-    total = np.zeros((len(long), 3), dtype=np.float32)
+    total = np.zeros((3, len(long)), dtype=np.float32)
     taps = (-0.4, -0.2, 0.0, 0.2, 0.4)
     for share in taps:
         step = shrink * np.float32(share)
         u = np.clip(np.floor(columns + du * step + np.float32(0.5)), 0, width - 1)
         v = np.clip(np.floor(rows + dv * step + np.float32(0.5)), 0, height - 1)
-        total += radiance_N3.take(v.astype(np.int32) * width + u.astype(np.int32), axis=0)
-    radiance_N3[long] = total * np.float32(1 / len(taps))
+        total += radiance_3N.take(v.astype(np.intp) * width + u.astype(np.intp), axis=1)
+    radiance_3N[:, long] = total * np.float32(1 / len(taps))

@@ -85,19 +85,19 @@ class Daylight:
         return np.round(np.array(direction) * 2**14).astype(np.float32) / np.float32(2**14)
 
     def sky_radiance(self, slope_N: FloatArray) -> FloatArray:
-        """(N, 3) light of the clear sky at these slopes (z of unit directions)."""
+        """Light (3, N) of the clear sky at these slopes (z of unit directions)."""
         share = np.clip(slope_N * np.float32(2.2), 0.0, 1.0)
         share = share * (2 - share)
         zenith, horizon = _rgb(self.zenith), _rgb(self.horizon)
-        return horizon + share[:, None] * (zenith - horizon)
+        return horizon + share * (zenith - horizon)
 
-    def sky_behind(self, directions_N3: FloatArray, noise: Noise) -> FloatArray:
-        """(N, 3) light from unit directions in which nothing stands: clouds, hills far away."""
-        x, y, z = directions_N3[:, 0], directions_N3[:, 1], directions_N3[:, 2]
+    def sky_behind(self, directions_3N: FloatArray, noise: Noise) -> FloatArray:
+        """Light (3, N) from unit directions in which nothing stands: clouds, hills far away."""
+        x, y, z = directions_3N
         inverse = 1 / np.maximum(z, np.float32(0.02)) * np.float32(14.0)
         footprint = np.minimum(inverse * np.float32(0.05), 64.0)
         cover = noise.sample(x * inverse, y * inverse, footprint) * np.float32(0.8)
-        cover = np.clip(cover + np.float32(self.clouds - 0.35), 0.0, 1.0)[:, None]
+        cover = np.clip(cover + np.float32(self.clouds - 0.35), 0.0, 1.0)
         clear = self.sky_radiance(z)
         light = clear + cover * (_rgb(self.horizon) * np.float32(1.05) - clear)
         kept = haze_table(self.haze_per_m)[4 * _HILLS_M]
@@ -106,12 +106,13 @@ class Daylight:
             ridge = noise.sample(x * scale, y * scale, np.full_like(x, detail))
             inside = z < np.float32(size) * (np.float32(0.6) + ridge)
             hill = _rgb(self.horizon) * _rgb((0.55, 0.66, 0.62)) * np.float32(green)
-            light[inside] = hill * kept + _rgb(self.horizon) * (1 - kept)
+            np.copyto(light, hill * kept + _rgb(self.horizon) * (1 - kept), where=inside)
         return light
 
 
 def _rgb(colour: Colour) -> FloatArray:
-    return np.array(colour, dtype=np.float32)
+    """Column (3, 1) of a colour."""
+    return np.array(colour, dtype=np.float32)[:, None]
 
 
 def _colour(values: NDArray[np.float64]) -> Colour:

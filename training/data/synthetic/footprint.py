@@ -42,12 +42,12 @@ class Footprint:
         for (x0, y0), (x1, y1) in zip(first, last, strict=True):
             self._cells[x0:x1, y0:y1] = True
 
-    def may_cover(self, points_N3: FloatArray) -> NDArray[np.intp]:
+    def may_cover(self, points_3N: FloatArray) -> NDArray[np.intp]:
         """Indices of the points from which a ray may meet a box."""
         rows, columns = self._cells.shape
         scale = np.float32(1 / CELL_M)
-        x = (points_N3[:, 0] - np.float32(self._origin[0])) * scale
-        y = (points_N3[:, 1] - np.float32(self._origin[1])) * scale
-        i = np.clip(x, 0, rows - 1).astype(np.int32)
-        j = np.clip(y, 0, columns - 1).astype(np.int32)
-        return np.flatnonzero(self._cells.ravel().take(i * np.int32(columns) + j))
+        x = (points_3N[0] - np.float32(self._origin[0])) * scale
+        y = (points_3N[1] - np.float32(self._origin[1])) * scale
+        i = np.clip(x, 0, rows - 1).astype(np.intp)
+        j = np.clip(y, 0, columns - 1).astype(np.intp)
+        return np.flatnonzero(self._cells.ravel().take(i * columns + j))

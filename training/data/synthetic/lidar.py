@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cmkd_ros.training.data.synthetic.scene import Scene
+from cmkd_ros.training.data.synthetic.scene import Scene, dot
 from cmkd_ros.training.data.synthetic.surfaces import surface_column
 
 FloatArray = NDArray[np.floating]
@@ -25,7 +25,7 @@ ELEVATIONS_DEG = np.concatenate([2.0 - np.arange(32) / 3, -8.83 - np.arange(32) 
 @lru_cache(maxsize=2)
 def beam_directions(half_sector_deg: float) -> FloatArray:
     """
-    Unit vectors (N, 3) in the order of a KITTI scan.
+    Unit vectors (3, N) in the order of a KITTI scan.
 
     Beam by beam from the top; each turns to the left from straight ahead, and comes back to the
     middle from the right.
@@ -38,7 +38,7 @@ def beam_directions(half_sector_deg: float) -> FloatArray:
     x, y = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)
     z = np.broadcast_to(np.sin(elevation), x.shape)
     # On a grid, so that every machine has the same beams.
-    return (np.round(np.stack([x, y, z], -1) * 2**20) / 2**20).reshape(-1, 3).astype(np.float32)
+    return (np.round(np.stack([x, y, z]) * 2**20) / 2**20).reshape(3, -1).astype(np.float32)
 
 
 def scan(scene: Scene, half_sector_deg: float, rng: np.random.Generator) -> FloatArray:
@@ -49,21 +49,19 @@ def scan(scene: Scene, half_sector_deg: float, rng: np.random.Generator) -> Floa
         points_N4 float32: x, y, z in the reference frame, metres, and intensity 0 to 0.99.
     """
     directions = beam_directions(half_sector_deg)
-    triangles = scene.cast(scene.own_3, scene.to_world(directions))
+    in_world = scene.to_world(directions)
+    triangles = scene.cast(scene.own_3, in_world)
     # Drawn for all beams, so that a ray's noise does not depend on what other rays hit.
-    jitter = rng.standard_normal(len(directions), dtype=np.float32)
-    chance = rng.random(len(directions), dtype=np.float32)
-    speckle = rng.random(len(directions), dtype=np.float32)
+    jitter = rng.standard_normal(len(triangles), dtype=np.float32)
+    chance = rng.random(len(triangles), dtype=np.float32)
+    speckle = rng.random(len(triangles), dtype=np.float32)
     hit = np.flatnonzero(triangles >= 0)
-    triangles, directions = triangles[hit], directions[hit]
-    in_world, faces = scene.to_world(directions), scene.faces_T3[triangles]
+    triangles, directions, in_world = triangles[hit], directions[:, hit], in_world[:, hit]
+    faces, colours = (a.take(triangles, axis=1) for a in (scene.faces_3T, scene.colours_3T))
     distance = scene.distances(scene.own_3, in_world, triangles)
     materials = scene.materials_T[triangles]
-    facing = np.abs(
-        faces[:, 0] * in_world[:, 0] + faces[:, 1] * in_world[:, 1] + faces[:, 2] * in_world[:, 2]
-    )
-    colours = scene.colours_T3[triangles]
-    brightness = np.sqrt((colours[:, 0] + colours[:, 1] + colours[:, 2]) * np.float32(1 / 3))
+    facing = np.abs(dot(faces, in_world))
+    brightness = np.sqrt((colours[0] + colours[1] + colours[2]) * np.float32(1 / 3))
     returned = surface_column('reflectance')[materials] * (
         np.float32(0.35) + np.float32(0.65) * brightness
     )
@@ -74,7 +72,7 @@ def scan(scene: Scene, half_sector_deg: float, rng: np.random.Generator) -> Floa
     reach = distance[kept] + np.float32(RANGE_NOISE_M) * jitter[hit[kept]]
     points = np.empty((len(kept), 4), dtype=np.float32)
     # Three decimals, as KITTI's scans have.
-    points[:, :3] = np.round(directions[kept] * reach[:, None] * 1000) / np.float32(1000)
+    points[:, :3] = (np.round(directions[:, kept] * reach * 1000) / np.float32(1000)).T
     intensity = returned[kept] * (np.float32(0.5) + np.float32(0.5) * np.sqrt(facing[kept]))
     intensity *= np.float32(0.75) + np.float32(0.5) * speckle[hit[kept]]
     points[:, 3] = np.round(np.clip(intensity, 0, 0.99) * 100) / np.float32(100)

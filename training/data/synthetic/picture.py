@@ -20,7 +20,7 @@ from cmkd_ros.training.data.synthetic.surfaces import tone_table
 FloatArray = NDArray[np.floating]
 # Where the samples of an edge pixel lie, in pixels from its centre.
 _EDGE_OFFSETS = ((0.27, -0.23), (-0.27, 0.23))
-_CHUNK = 65536
+_STRIP = 16
 
 
 class PinholeRays:
@@ -50,18 +50,18 @@ class PinholeRays:
         return np.asarray(scene.R_world_ref @ self._R_ref_cam @ self._K_inverse)
 
     def in_world(self, scene: Scene) -> FloatArray:
-        """Directions (N, 3) of all pixels in the world, float32."""
-        out = np.empty((self.height, self.width, 3), dtype=np.float32)
+        """Directions (3, N) of all pixels in the world, float32."""
+        out = np.empty((3, self.height, self.width), dtype=np.float32)
         for i, (a, b, c) in enumerate(self.to_world_33(scene)):
             column, row = (a * self._columns + c).astype(np.float32), (b * self._rows).astype('f4')
-            np.add(column, row[:, None], out=out[..., i])
-        return out.reshape(-1, 3)
+            np.add(column, row[:, None], out=out[i])
+        return out.reshape(3, -1)
 
     def through(self, u_N: NDArray[np.float64], v_N: NDArray[np.float64]) -> FloatArray:
-        """Directions of the rays through pixel coordinates (centres are integers)."""
+        """Directions (3, N) of the rays through pixel coordinates (centres are integers)."""
         forward = self._R_ref_cam @ self._K_inverse
-        columns = [forward[i, 0] * u_N + forward[i, 1] * v_N + forward[i, 2] for i in range(3)]
-        return np.stack(columns, axis=-1).astype(np.float32)
+        planes = [row[0] * u_N + row[1] * v_N + row[2] for row in forward]
+        return np.stack(planes).astype(np.float32)
 
 
 @lru_cache(maxsize=2)
@@ -94,24 +94,21 @@ def take_picture(
     near_HW = _near_movers(scene, rays, origin)
     triangles, like_neighbours = _first_hits(scene, rays, origin, directions, near_HW)
     light = Light(scene, origin, rays.pixel_rad)
-    radiance = np.empty((len(triangles), 3), dtype=np.float32)
+    radiance = np.empty((3, len(triangles)), dtype=np.float32)
     depth = np.empty(len(triangles), dtype=np.float32)
     things = np.where(triangles >= 0, scene.things_T[triangles], -1).astype(np.int32)
     edge = _edges(scene, triangles, things, shape)
     shaded = np.flatnonzero(~(like_neighbours | edge))
-    # In pieces that fit the processor's cache.
-    for start in range(0, len(shaded), _CHUNK):
-        part = shaded[start : start + _CHUNK]
-        radiance[part], depth[part] = light.radiance(directions.take(part, axis=0), triangles[part])
+    light.shade(directions, triangles, shaded, radiance, depth)
     edges = np.flatnonzero(edge)
-    radiance[edges], depth[edges] = _smoothed(scene, rays, light, edges, near_HW)
+    radiance[:, edges], depth[edges] = _smoothed(scene, rays, light, edges, near_HW)
     # The others are interpolated, as a sensor with a mosaic of colour filters does it.
-    _interpolate(radiance.reshape(*shape, 3), like_neighbours)
+    _interpolate(radiance, like_neighbours, rays.width)
     inner = np.flatnonzero(like_neighbours)
     depth[inner] = depth[inner - 1]
     to_pixels = np.linalg.inv(rays.to_world_33(scene))
     smear(radiance, depth, things, scene, to_pixels, shape)
-    return develop(radiance.reshape(*shape, 3), scene, rng), things.reshape(shape)
+    return develop(radiance.reshape(3, *shape), scene, rng), things.reshape(shape)
 
 
 def _near_movers(
@@ -137,7 +134,7 @@ def _first_hits(
     scene: Scene,
     rays: PinholeRays,
     origin_3: NDArray[np.float64],
-    directions_N3: FloatArray,
+    directions_3N: FloatArray,
     near_HW: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """
@@ -150,8 +147,8 @@ def _first_hits(
 
     def cast(mask_HW: NDArray[np.bool_]) -> None:
         pixels = np.flatnonzero(mask_HW)
-        rows = directions_N3.take(pixels, axis=0)
-        hits.ravel()[pixels] = scene.cast(origin_3, rows, np.flatnonzero(near[pixels]))
+        rays_there = directions_3N.take(pixels, axis=1)
+        hits.ravel()[pixels] = scene.cast(origin_3, rays_there, np.flatnonzero(near[pixels]))
 
     cast(~between)
     left, right, up, down = hits[1:-1, :-2], hits[1:-1, 2:], hits[:-2, 1:-1], hits[2:, 1:-1]
@@ -163,19 +160,17 @@ def _first_hits(
     return hits.ravel(), alike.ravel()
 
 
-def _interpolate(values_HWC: FloatArray, wanted_N: NDArray[np.bool_]) -> None:
+def _interpolate(values_CN: FloatArray, wanted_N: NDArray[np.bool_], width: int) -> None:
     """Replace the wanted values by the mean of two neighbours across the lesser change."""
-    _, width, channels = values_HWC.shape
-    rows = values_HWC.reshape(-1, channels)
     at = np.flatnonzero(wanted_N)
-    left, right, up, down = (rows.take(at + step, axis=0) for step in (-1, 1, -width, width))
-    middle = channels // 2
-    upright = np.abs(up[:, middle] - down[:, middle]) < np.abs(left[:, middle] - right[:, middle])
+    left, right, up, down = (values_CN.take(at + step, axis=1) for step in (-1, 1, -width, width))
+    middle = len(values_CN) // 2
+    upright = np.abs(up[middle] - down[middle]) < np.abs(left[middle] - right[middle])
     left += right
     up += down
-    np.copyto(left, up, where=upright[:, None])
+    np.copyto(left, up, where=upright)
     left *= np.float32(0.5)
-    rows[at] = left
+    values_CN[:, at] = left
 
 
 def _edges(
@@ -203,34 +198,39 @@ def _smoothed(
     pixels_N: NDArray[np.intp],
     near_HW: NDArray[np.bool_],
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean light (N, 3) of samples within each pixel, and the depth (N,) of the nearest."""
+    """Mean light (3, N) of samples within each pixel, and the depth (N,) of the nearest."""
     v, u = np.divmod(pixels_N.astype(np.float64), rays.width)
     near = np.flatnonzero(near_HW.ravel()[pixels_N])
-    total = np.zeros((len(pixels_N), 3), dtype=np.float32)
-    depth = np.full(len(pixels_N), np.inf, dtype=np.float32)
-    for du, dv in _EDGE_OFFSETS:
+    samples = np.arange(len(pixels_N))
+    radiance = np.empty((len(_EDGE_OFFSETS), 3, len(pixels_N)), dtype=np.float32)
+    depth = np.empty((len(_EDGE_OFFSETS), len(pixels_N)), dtype=np.float32)
+    for i, (du, dv) in enumerate(_EDGE_OFFSETS):
         directions = scene.to_world(rays.through(u + du, v + dv))
-        light_there, reach = light.radiance(
-            directions, scene.cast(light.origin_3, directions, near)
-        )
-        total += light_there
-        depth = np.minimum(depth, reach)
-    return total * np.float32(1 / len(_EDGE_OFFSETS)), depth
+        triangles = scene.cast(light.origin_3, directions, near)
+        light.shade(directions, triangles, samples, radiance[i], depth[i])
+    return radiance.sum(0) * np.float32(1 / len(_EDGE_OFFSETS)), depth.min(0)
 
 
-def develop(radiance_HW3: FloatArray, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+def develop(radiance_3HW: FloatArray, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Exposure with a slow drift, noise of photons and electronics, and the tone curve."""
     daylight = scene.street.daylight
     drift = 1 + 0.06 * np.sin(0.5 * scene.time) + rng.normal(0.0, 0.01)
     gain = np.float32(np.round(daylight.exposure * drift * 2**14) / 2**14)
     balance = np.array(daylight.white_balance, dtype=np.float32) * gain * np.float32(0.5)
-    signal = radiance_HW3 * balance.astype(np.float32)
-    noise = rng.standard_normal(signal.shape, dtype=np.float32)
-    spread = np.maximum(signal, 0)
-    spread *= np.float32(2.0e-4)
-    spread += np.float32(4.0e-6)
-    noise *= np.sqrt(spread, out=spread)
-    signal += noise
-    signal *= np.float32(4095)
-    counts = np.clip(signal, 0, 4095, out=signal).astype(np.int16)
-    return tone_table().take(counts)
+    _, height, width = radiance_3HW.shape
+    image = np.empty((height, width, 3), dtype=np.uint8)
+    # In strips that fit the processor's cache.
+    for top in range(0, height, _STRIP):
+        strip = slice(top, top + _STRIP)
+        signal = radiance_3HW[:, strip] * balance[:, None, None]
+        noise = rng.standard_normal((*signal.shape[1:], 3), dtype=np.float32)
+        spread = np.maximum(signal, 0)
+        spread *= np.float32(2.0e-4)
+        spread += np.float32(4.0e-6)
+        np.sqrt(spread, out=spread)
+        spread *= noise.transpose(2, 0, 1)
+        signal += spread
+        signal *= np.float32(4095)
+        counts = np.clip(signal, 0, 4095, out=signal).astype(np.intp)
+        image[strip] = tone_table().take(counts).transpose(1, 2, 0)
+    return image

@@ -45,11 +45,10 @@ class Geometry:
         corners = np.round(whole.corners_T33 / GRID_M) * GRID_M
         faces = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         faces /= np.maximum(np.sqrt((faces * faces).sum(1, keepdims=True)), 1e-12)
-        self.corners_T33 = corners.astype(np.float32)
-        self.normals_T33 = whole.normals_T33.astype(np.float32)
-        self.planes_T3 = faces
+        self.corners_9T, self.normals_9T = _planes(corners), _planes(whole.normals_T33)
+        self.faces_3T = np.ascontiguousarray(faces.T)
         self.offsets_T = (faces * corners[:, 0]).sum(1)
-        self.colours_T3, self.materials_T = whole.colours_T3, whole.materials_T
+        self.colours_3T, self.materials_T = _planes(whole.colours_T3), whole.materials_T
         counts = [len(t.shape) for t in things]
         self.things_T = np.repeat(np.arange(len(things)) + first_index, counts).astype(np.int32)
         self.poses_I4 = np.array(
@@ -65,7 +64,7 @@ class Geometry:
         )
         #: Things that are more than ground.
         self.raised_I = np.maximum.reduceat(self.materials_T, starts) > Material.GRASS
-        self.caster = _caster(self.corners_T33)
+        self.caster = _caster(self.corners_9T)
         self._footprints: dict[bytes, Footprint] = {}
         self._alone: dict[int, EmbreeScene] = {}
 
@@ -73,7 +72,7 @@ class Geometry:
         """A ray tracer over one thing alone, given its number."""
         if thing not in self._alone:
             start, end = self._bounds[thing - self._first_index :][:2]
-            self._alone[thing] = _caster(self.corners_T33[start:end])
+            self._alone[thing] = _caster(self.corners_9T[:, start:end])
         return self._alone[thing]
 
     def footprint(self, direction_3: FloatArray) -> Footprint:
@@ -111,24 +110,24 @@ class Scene:
         self._geometries = [fixed]
         if moving:
             self._geometries.append(Geometry(moving, first_index=len(street.fixed)))
-        self.corners_T33: FloatArray = self._joined('corners_T33')
-        self.normals_T33: FloatArray = self._joined('normals_T33')
-        self.colours_T3: FloatArray = self._joined('colours_T3')
+        self._corners_9T: FloatArray = self._joined('corners_9T')
+        self._normals_9T: FloatArray = self._joined('normals_9T')
+        self.colours_3T: FloatArray = self._joined('colours_3T')
         self.materials_T: NDArray[np.uint8] = self._joined('materials_T')
         self.things_T: IntArray = self._joined('things_T')
-        self._planes_T3, self._offsets_T = self._joined('planes_T3'), self._joined('offsets_T')
-        self.faces_T3: FloatArray = self._planes_T3.astype(np.float32)
-        self.poses_I4 = self._joined('poses_I4')
+        self._faces_3T, self._offsets_T = self._joined('faces_3T'), self._joined('offsets_T')
+        self.faces_3T: FloatArray = self._faces_3T.astype(np.float32)
+        self.poses_I4 = np.concatenate([g.poses_I4 for g in self._geometries])
         # Distance of the triangles' planes from the camera and from the LiDAR.
         self._heights: dict[bytes, FloatArray] = {}
 
     def _joined(self, name: str) -> NDArray:
-        return np.concatenate([getattr(g, name) for g in self._geometries])
+        return np.concatenate([getattr(g, name) for g in self._geometries], axis=-1)
 
     def cast(
         self,
         origin_3: NDArray[np.float64],
-        directions_N3: FloatArray,
+        directions_3N: FloatArray,
         near_movers_M: NDArray[np.intp] | None = None,
     ) -> IntArray:
         """
@@ -136,20 +135,19 @@ class Scene:
 
         Args:
             origin_3: where the rays start.
-            directions_N3: float32, of any length.
+            directions_3N: float32, of any length.
             near_movers_M: the rays that may hit something that moves; None for all.
         """
-        origins = np.broadcast_to(origin_3.astype(np.float32), directions_N3.shape).copy()
-        first = self._geometries[0].caster.run(origins, directions_N3, query='INTERSECT')
+        first = _run(self._geometries[0].caster, origin_3, directions_3N, 'INTERSECT')
         if len(self._geometries) == 1:
             return first
         count = len(self._geometries[0].things_T)
         if near_movers_M is None:
             near_movers_M = np.arange(len(first))
-        origins, directions = origins[: len(near_movers_M)], directions_N3[near_movers_M]
-        moving = self._geometries[1].caster.run(origins, directions, query='INTERSECT')
+        directions = directions_3N.take(near_movers_M, axis=1)
+        moving = _run(self._geometries[1].caster, origin_3, directions, 'INTERSECT')
         hit = np.flatnonzero(moving >= 0)
-        directions, moving, hit = directions[hit], moving[hit] + count, near_movers_M[hit]
+        directions, moving, hit = directions[:, hit], moving[hit] + count, near_movers_M[hit]
         behind = self.distances(origin_3, directions, moving) > np.where(
             first[hit] >= 0, self.distances(origin_3, directions, first[hit]), np.float32(np.inf)
         )
@@ -157,12 +155,11 @@ class Scene:
         return first
 
     def meets_alone(
-        self, thing: int, origin_3: NDArray[np.float64], directions_N3: FloatArray
+        self, thing: int, origin_3: NDArray[np.float64], directions_3N: FloatArray
     ) -> NDArray[np.bool_]:
         """Whether each ray would hit the thing if nothing else were there."""
         geometry = self._geometries[0 if thing < len(self.street.fixed) else 1]
-        origins = np.broadcast_to(origin_3.astype(np.float32), directions_N3.shape).copy()
-        return geometry.caster_of(thing).run(origins, directions_N3, query='OCCLUDED') >= 0
+        return _run(geometry.caster_of(thing), origin_3, directions_3N, 'OCCLUDED') >= 0
 
     @property
     def mover_corners_I83(self) -> NDArray[np.float64]:
@@ -190,49 +187,49 @@ class Scene:
         return np.round(out / step_s / GRID_M) * GRID_M
 
     def distances(
-        self, origin_3: NDArray[np.float64], directions_N3: FloatArray, triangles_N: IntArray
+        self, origin_3: NDArray[np.float64], directions_3N: FloatArray, triangles_N: IntArray
     ) -> FloatArray:
         """Multiple of the direction at which rays from one point meet their triangles."""
         key = origin_3.tobytes()
         if key not in self._heights:
-            heights = self._offsets_T - (self._planes_T3 * origin_3).sum(1)
+            heights = self._offsets_T - dot(self._faces_3T, origin_3)
             self._heights[key] = heights.astype(np.float32)
-        slope = _dot(self.faces_T3.take(triangles_N, axis=0), directions_N3)
+        slope = dot(self.faces_3T.take(triangles_N, axis=1), directions_3N)
         return self._heights[key].take(triangles_N) / np.where(
             np.abs(slope) < 1e-7, np.float32(1e-7), slope
         )
 
-    def covered(self, points_N3: FloatArray, direction_3: FloatArray) -> NDArray[np.bool_]:
+    def covered(self, points_3N: FloatArray, direction_3: FloatArray) -> NDArray[np.bool_]:
         """Whether anything lies beyond each point in this direction."""
-        directions = np.broadcast_to(direction_3, points_N3.shape).astype(np.float32)
-        hidden = np.zeros(len(points_N3), dtype=bool)
+        hidden = np.zeros(points_3N.shape[1], dtype=bool)
         for geometry in self._geometries:
             # The sun reaches everything from afar; only few points lie near what moves.
             if geometry is self._geometries[0] and direction_3[2] < 1:
-                hidden = geometry.caster.run(points_N3, directions, query='OCCLUDED') >= 0
+                hidden = _run(geometry.caster, points_3N, direction_3, 'OCCLUDED') >= 0
                 continue
-            near = geometry.footprint(direction_3).may_cover(points_N3)
-            found = geometry.caster.run(points_N3[near], directions[near], query='OCCLUDED') >= 0
-            hidden[near] |= found
+            near = geometry.footprint(direction_3).may_cover(points_3N)
+            points = points_3N.take(near, axis=1)
+            hidden[near] |= _run(geometry.caster, points, direction_3, 'OCCLUDED') >= 0
         return hidden
 
-    def smooth_normals(self, points_N3: FloatArray, triangles_N: IntArray) -> FloatArray:
-        """Unit normals interpolated from the corners of the triangles."""
-        corners = self.corners_T33.take(triangles_N, axis=0)
-        a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-        ab, ac, ap = b - a, c - a, points_N3 - a
-        d00, d01, d11 = _dot(ab, ab), _dot(ab, ac), _dot(ac, ac)
-        d20, d21 = _dot(ap, ab), _dot(ap, ac)
+    def smooth_normals(self, points_3N: FloatArray, triangles_N: IntArray) -> FloatArray:
+        """Unit normals (3, N) interpolated from the corners of the triangles."""
+        a, b, c = (self._corners_9T[i : i + 3].take(triangles_N, axis=1) for i in (0, 3, 6))
+        ab, ac, ap = b - a, c - a, points_3N - a
+        d00, d01, d11 = dot(ab, ab), dot(ab, ac), dot(ac, ac)
+        d20, d21 = dot(ap, ab), dot(ap, ac)
         scale = 1 / np.maximum(d00 * d11 - d01 * d01, np.float32(1e-12))
-        v = np.clip((d11 * d20 - d01 * d21) * scale, 0, 1)[:, None]
-        w = np.clip((d00 * d21 - d01 * d20) * scale, 0, 1)[:, None]
-        normals = self.normals_T33.take(triangles_N, axis=0)
-        mixed = normals[:, 0] * (1 - v - w) + normals[:, 1] * v + normals[:, 2] * w
-        return mixed / np.maximum(np.sqrt(_dot(mixed, mixed)), np.float32(1e-6))[:, None]
+        v = np.clip((d11 * d20 - d01 * d21) * scale, 0, 1)
+        w = np.clip((d00 * d21 - d01 * d20) * scale, 0, 1)
+        a, b, c = (self._normals_9T[i : i + 3].take(triangles_N, axis=1) for i in (0, 3, 6))
+        mixed = a * (1 - v - w) + b * v + c * w
+        return mixed / np.maximum(np.sqrt(dot(mixed, mixed)), np.float32(1e-6))
 
-    def to_world(self, directions_N3: FloatArray) -> FloatArray:
+    def to_world(self, directions_3N: FloatArray) -> FloatArray:
         """Directions of the reference frame, in the world."""
-        return rotated(directions_N3, self.R_world_ref.astype(np.float32))
+        x, y, z = directions_3N
+        rows = self.R_world_ref.astype(np.float32)
+        return np.stack([row[0] * x + row[1] * y + row[2] * z for row in rows])
 
     def place_in_world(self, point_3: NDArray[np.float64]) -> NDArray[np.float64]:
         """A point of the reference frame, in the world."""
@@ -272,12 +269,27 @@ def _device() -> EmbreeDevice:
     return EmbreeDevice()
 
 
-def _caster(corners_T33: FloatArray) -> EmbreeScene:
+def _caster(corners_9T: FloatArray) -> EmbreeScene:
     """A ray tracer over these triangles."""
     scene = EmbreeScene(device=_device(), robust=True)
-    TriangleMesh(scene, corners_T33)
+    TriangleMesh(scene, corners_9T.T.reshape(-1, 3, 3))
     return scene
 
 
-def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
-    return a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2]
+def _run(caster: EmbreeScene, origins: FloatArray, directions: FloatArray, query: str) -> IntArray:
+    """What embree finds along rays; their origins or directions (3, N) may be one (3,) for all."""
+    shape = np.broadcast_shapes(origins.T.shape, directions.T.shape)
+    start, ahead = (
+        np.broadcast_to(a.T.astype(np.float32, copy=False), shape) for a in (origins, directions)
+    )
+    return caster.run(start, ahead, query=query)
+
+
+def _planes(values: NDArray) -> NDArray[np.float32]:
+    """Numbers (K, T) of triangles (T, ...), so that each lies beside those of the next one."""
+    return np.ascontiguousarray(values.reshape(len(values), -1).T, dtype=np.float32)
+
+
+def dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Products (N,) of vectors (3, N); either may be one (3,) for all."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -13,81 +13,77 @@ from numpy.typing import NDArray
 
 from cmkd_ros.training.data.synthetic.crossings import ZEBRA_HALF_M, ZEBRA_M, Crossing
 from cmkd_ros.training.data.synthetic.road import CrossSection
-from cmkd_ros.training.data.synthetic.surfaces import Material, Noise, surface_column
+from cmkd_ros.training.data.synthetic.surfaces import SURFACES, Material, Noise
 
 FloatArray = NDArray[np.floating]
 STOREY_M = 2.9
-_MARK = np.array([0.62, 0.62, 0.60], dtype=np.float32)
-_PANE = np.array([0.035, 0.042, 0.05], dtype=np.float32)
+_MARK = np.array([0.62, 0.62, 0.60], dtype=np.float32)[:, None]
+_PANE = np.array([0.035, 0.042, 0.05], dtype=np.float32)[:, None]
+# Noise of less contrast does not show.
+_EVEN = 0.04
 
 
 @dataclass(frozen=True)
 class Points:
     """
-    Points to be painted.
+    Points of one material that are to be painted.
 
     Attributes:
-        local_N3: in the frame of the thing that they belong to; road pieces: local x is s.
+        x_N, y_N, z_N: in the frame of the thing that they belong to; road pieces: x is s, y is d.
         world_x_N, world_y_N: in the world.
-        faces_N3: geometric normals in the frame of the thing.
+        face_x_N, face_y_N, face_z_N: geometric normal in the frame of the thing.
         pixel_N: size of a pixel there, metres.
         slant_N: cosine between the ray and the normal.
         number_N: what tells things of a kind apart.
     """
 
-    local_N3: FloatArray
+    x_N: FloatArray
+    y_N: FloatArray
+    z_N: FloatArray
     world_x_N: FloatArray
     world_y_N: FloatArray
-    faces_N3: FloatArray
+    face_x_N: FloatArray
+    face_y_N: FloatArray
+    face_z_N: FloatArray
     pixel_N: FloatArray
     slant_N: FloatArray
     number_N: FloatArray
 
-    def select(self, index_M: NDArray[np.intp]) -> Points:
-        """Some of the points."""
-        return Points(*(value.take(index_M, axis=0) for value in vars(self).values()))
-
 
 def paint(
+    material: Material,
     points: Points,
-    colours_N3: FloatArray,
-    materials_N: NDArray[np.uint8],
+    colours_3N: FloatArray,
     section: CrossSection,
     noise: Noise,
 ) -> FloatArray:
-    """Albedo (N, 3) of points whose triangles have these colours and materials."""
-    contrast = surface_column('contrast')[materials_N]
-    rough = np.flatnonzero(contrast > 0.04)
-    albedo = colours_N3.copy()
-    grain = _grain(points.select(rough), materials_N[rough], noise)
-    albedo[rough] *= (1 + contrast[rough] * grain)[:, None]
-    for material, brush in ((Material.ROAD, _road), (Material.GRASS, _meadow)):
-        chosen = np.flatnonzero(materials_N == material)
-        if len(chosen):
-            albedo[chosen] = brush(points.select(chosen), albedo[chosen], section, noise)
-    walls = np.flatnonzero(materials_N == Material.FACADE)
-    if len(walls):
-        albedo[walls] = _facade(points.select(walls), albedo[walls], noise)
-    paving = np.flatnonzero(materials_N == Material.SIDEWALK)
-    if len(paving):
-        albedo[paving] = _slabs(points.select(paving), albedo[paving])
+    """Albedo (3, N) of points of this material whose triangles have these colours."""
+    contrast = np.float32(SURFACES[material].contrast)
+    albedo = colours_3N
+    if contrast > _EVEN:
+        albedo = albedo * (1 + contrast * _grain(material, points, noise))
+    if material == Material.ROAD:
+        albedo = _road(points, albedo, section, noise)
+    elif material == Material.GRASS:
+        albedo = _meadow(points, albedo, noise)
+    elif material == Material.FACADE:
+        albedo = _facade(points, albedo, noise)
+    elif material == Material.SIDEWALK:
+        albedo = _slabs(points, albedo)
     return np.clip(albedo, 0.0, 1.0)
 
 
-def _grain(points: Points, materials_N: NDArray[np.uint8], noise: Noise) -> FloatArray:
+def _grain(material: Material, points: Points, noise: Noise) -> FloatArray:
     """Noise on the plane that a surface lies in: from above, from the front or from the side."""
-    ground = (
-        (materials_N == Material.ROAD)
-        | (materials_N == Material.GRASS)
-        | (materials_N == Material.SIDEWALK)
-    )
-    x = np.where(ground, points.world_x_N, points.local_N3[:, 0])
-    y = np.where(ground, points.world_y_N, points.local_N3[:, 1])
-    nx, ny, nz = (np.abs(points.faces_N3[:, i]) for i in range(3))
-    flat, along = nz > 0.7, nx > ny
+    if material in (Material.ROAD, Material.GRASS, Material.SIDEWALK):
+        x, y = points.world_x_N, points.world_y_N
+    else:
+        x, y = points.x_N, points.y_N
+    flat = np.abs(points.face_z_N) > 0.7
+    along = np.abs(points.face_x_N) > np.abs(points.face_y_N)
     u = np.where(~flat & along, y, x)
-    v = np.where(flat, y, points.local_N3[:, 2])
-    scale = surface_column('grain_per_m')[materials_N]
+    v = np.where(flat, y, points.z_N)
+    scale = np.float32(SURFACES[material].grain_per_m)
     # A pixel on slanted ground is longer than wide: a compromise between blur and flicker.
     stretch = 1 / np.sqrt(np.maximum(points.slant_N, np.float32(0.02)))
     return noise.sample(u * scale, v * scale, points.pixel_N * stretch * scale)
@@ -98,9 +94,9 @@ def _stripe(distance_N: FloatArray, half: float, pixel_N: FloatArray) -> FloatAr
     return np.clip((half - np.abs(distance_N)) / pixel_N + np.float32(0.5), 0.0, 1.0)
 
 
-def _road(points: Points, albedo_N3: FloatArray, section: CrossSection, noise: Noise) -> FloatArray:
+def _road(points: Points, albedo_3N: FloatArray, section: CrossSection, noise: Noise) -> FloatArray:
     """Asphalt with patches, wheel tracks, cracks and marks."""
-    s, d = points.local_N3[:, 0], points.local_N3[:, 1]
+    s, d = points.x_N, points.y_N
     slanted = points.pixel_N / np.maximum(points.slant_N, np.float32(0.01))
     u, v = points.world_x_N * np.float32(1.7), points.world_y_N * np.float32(1.7)
     broad = noise.sample(u, v, slanted * np.float32(1.7))
@@ -110,7 +106,7 @@ def _road(points: Points, albedo_N3: FloatArray, section: CrossSection, noise: N
     shade -= np.float32(0.10) * np.clip(1 - track * 3, 0, 1)
     crack = _stripe(broad - np.float32(0.22), 0.006 * section.wear, slanted * np.float32(0.3))
     shade *= 1 - np.float32(0.55) * crack
-    albedo = albedo_N3 * shade[:, None]
+    albedo = albedo_3N * shade
     mark = np.zeros_like(s)
     if section.centre_mark != 'none':
         mark = _stripe(d, 0.06, points.pixel_N)
@@ -131,21 +127,22 @@ def _road(points: Points, albedo_N3: FloatArray, section: CrossSection, noise: N
         near = np.flatnonzero(np.abs(s - np.float32(crossing.s)) < crossing.half + 4)
         if len(near):
             mark[near] = _crossing_marks(
-                points.select(near), slanted[near], mark[near], section, crossing
+                s[near], d[near], slanted[near], mark[near], section, crossing
             )
     worn = np.clip(np.float32(1.1) - np.float32(0.35 * section.wear) * (1 + broad), 0, 1)
-    return albedo + (mark * worn)[:, None] * (_MARK - albedo)
+    return albedo + mark * worn * (_MARK - albedo)
 
 
 def _crossing_marks(
-    points: Points,
+    s_N: FloatArray,
+    d_N: FloatArray,
     slanted_N: FloatArray,
     mark_N: FloatArray,
     section: CrossSection,
     crossing: Crossing,
 ) -> FloatArray:
     """Marks where another street crosses: zebras, its centre line; none in the middle."""
-    s, d = points.local_N3[:, 0] - np.float32(crossing.s), points.local_N3[:, 1]
+    s, d = s_N - np.float32(crossing.s), d_N
     along = np.abs(s)
     out = np.where(along < crossing.half + ZEBRA_M + ZEBRA_HALF_M + 0.6, np.float32(0), mark_N)
     curb = np.where(d > 0, np.float32(section.left.curb), np.float32(section.right.curb))
@@ -163,32 +160,30 @@ def _crossing_marks(
     return np.maximum(out, line)
 
 
-def _meadow(
-    points: Points, albedo_N3: FloatArray, section: CrossSection, noise: Noise
-) -> FloatArray:
+def _meadow(points: Points, albedo_3N: FloatArray, noise: Noise) -> FloatArray:
     """Grass with dry patches."""
     scale = np.float32(2.3)
     u, v = points.world_x_N * scale, points.world_y_N * scale
     slanted = points.pixel_N / np.maximum(points.slant_N, np.float32(0.02))
-    broad = noise.sample(u, v, slanted * scale)[:, None]
-    dry = np.array([0.35, 0.10, 0.05], dtype=np.float32)
-    return albedo_N3 * (1 + broad * (np.float32(0.35) + dry))
+    broad = noise.sample(u, v, slanted * scale)
+    dry = np.array([0.35, 0.10, 0.05], dtype=np.float32)[:, None]
+    return albedo_3N * (1 + broad * (np.float32(0.35) + dry))
 
 
-def _slabs(points: Points, albedo_N3: FloatArray) -> FloatArray:
+def _slabs(points: Points, albedo_3N: FloatArray) -> FloatArray:
     """Joints between paving slabs."""
-    joint = np.zeros(len(albedo_N3), dtype=np.float32)
+    joint = np.zeros_like(points.x_N)
     slanted = points.pixel_N / np.maximum(points.slant_N, np.float32(0.02))
-    for axis, pixel in ((0, slanted), (1, points.pixel_N)):
-        cell = points.local_N3[:, axis] * np.float32(2.0)
+    for along, pixel in ((points.x_N, slanted), (points.y_N, points.pixel_N)):
+        cell = along * np.float32(2.0)
         joint = np.maximum(
             joint,
             _stripe((cell - np.floor(cell)) * np.float32(0.5) - np.float32(0.25), 0.012, pixel),
         )
-    return albedo_N3 * (1 - np.float32(0.4) * joint)[:, None]
+    return albedo_3N * (1 - np.float32(0.4) * joint)
 
 
-def _facade(points: Points, albedo_N3: FloatArray, noise: Noise) -> FloatArray:
+def _facade(points: Points, albedo_3N: FloatArray, noise: Noise) -> FloatArray:
     """Rows of windows with frames, and a plinth; every house has its own grid."""
     number = points.number_N
     gauge = [np.float32(0.37), np.float32(0.73), np.float32(0.19)]
@@ -196,9 +191,9 @@ def _facade(points: Points, albedo_N3: FloatArray, noise: Noise) -> FloatArray:
     pitch = np.float32(2.0) + np.float32(1.8) * draws[0]
     half_width = pitch * (np.float32(0.17) + np.float32(0.15) * draws[1])
     half_height = np.float32(0.55) + np.float32(0.35) * draws[2]
-    along = np.abs(points.faces_N3[:, 0]) > np.abs(points.faces_N3[:, 1])
-    u = np.where(along, points.local_N3[:, 1], points.local_N3[:, 0])
-    z = points.local_N3[:, 2]
+    along = np.abs(points.face_x_N) > np.abs(points.face_y_N)
+    u = np.where(along, points.y_N, points.x_N)
+    z = points.z_N
     column, row = np.floor(u / pitch), np.floor(z / np.float32(STOREY_M))
     du = u - (column + np.float32(0.5)) * pitch
     dz = z - (row + np.float32(0.55)) * np.float32(STOREY_M)
@@ -212,9 +207,9 @@ def _facade(points: Points, albedo_N3: FloatArray, noise: Noise) -> FloatArray:
     frame, pane = cover(0.09), cover(0.0)
     pane = pane * (1 - np.float32(0.8) * _stripe(du, 0.03, pixel))
     lit = noise.sample(column * 7 + number, row * 13, np.zeros_like(u)) * np.float32(0.6)
-    glass = _PANE * (1 + np.maximum(lit, 0)[:, None] * np.float32(6.0))
+    glass = _PANE * (1 + np.maximum(lit, 0) * np.float32(6.0))
     plinth = _stripe(z - np.float32(0.3), 0.4, points.pixel_N)
-    albedo = albedo_N3 * (1 - np.float32(0.35) * plinth)[:, None]
+    albedo = albedo_3N * (1 - np.float32(0.35) * plinth)
     frame_colour = albedo + np.float32(0.45) * (1 - albedo)
-    albedo = albedo + frame[:, None] * (frame_colour - albedo)
-    return albedo + pane[:, None] * (glass - albedo)
+    albedo = albedo + frame * (frame_colour - albedo)
+    return albedo + pane * (glass - albedo)

@@ -105,9 +105,9 @@ class BagWriter:
 
     def info(
         self, stamp_ns, topic='/camera/camera_info', frame=CAMERA_FRAME, size=(WIDTH, HEIGHT),
-        distortion=(), K_px_33=None,
+        distortion=(), K_px_33=None, R_33=None,
     ) -> None:  # fmt: skip
-        """The calibration: P of `CALIBRATION`, and K like it unless given."""
+        """The calibration: P of `CALIBRATION`, K like it and R nothing unless given."""
         width, height = size
         message = MESSAGES.camera_info(CALIBRATION, np.empty((height, width, 3)), stamp_ns)
         message.header.frame_id = frame
@@ -115,6 +115,8 @@ class BagWriter:
             message.d = np.array(distortion)
         if K_px_33 is not None:
             message.k = np.asarray(K_px_33, np.float64).reshape(-1)
+        if R_33 is not None:
+            message.r = R_33.reshape(-1)
         self.write(topic, message, stamp_ns)
 
     def scan(self, points_N4, stamp_ns, topic='/points', frame=LIDAR_FRAME) -> None:

@@ -3,6 +3,8 @@
 Letters: H W image rows and columns, N points.
 """
 
+import errno
+
 import cv2
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from recordings import (
     START_NS,
     WIDTH,
     BagWriter,
+    moved,
     picture,
     simple_bag,
     street,
@@ -24,6 +27,7 @@ from recordings import (
 
 from cmkd_ros.geometry import CameraModel, undistort_with_camera
 from cmkd_ros.kitti_files import read_calibration, read_frame_list
+from cmkd_ros.training.data import extract_folder
 from cmkd_ros.training.data.bag import make_bag
 from cmkd_ros.training.data.extract import extract_frames
 from cmkd_ros.training.data.extract_options import ExtractOptions
@@ -171,27 +175,29 @@ def test_compressed_images(tmp_path, ending):
 
 
 def test_a_raw_image_is_rectified(tmp_path):
+    """And its pose is turned with it: R belongs to the pixels of P, transforms to the lens."""
     distortion, K_px_33 = (-0.3, 0.1, 0.001, 0.0, 0.0), [[125, 0, 78], [0, 124, 30], [0, 0, 1]]
+    R_33 = moved(yaw_rad=0.02)[:3, :3]  # about the optical axis
     image_HW3 = cv2.GaussianBlur(picture(0), (5, 5), 0)
     with BagWriter(tmp_path / 'bag') as bag:
         bag.mount()
-        bag.info(START_NS, distortion=distortion, K_px_33=K_px_33)
+        bag.info(START_NS, distortion=distortion, K_px_33=K_px_33, R_33=R_33)
         bag.image(image_HW3, START_NS)
         bag.scan(street(), START_NS)
-    camera = CameraModel(
-        WIDTH, HEIGHT, K_px_33, CALIBRATION.P2_34, D=distortion, distortion_model='plumb_bob'
-    )
-    for rectified, expected in (
-        ('auto', undistort_with_camera(image_HW3, camera)[0]),
-        ('true', image_HW3),
+    P_px_34 = CALIBRATION.P2_34
+    camera = CameraModel(WIDTH, HEIGHT, K_px_33, P_px_34, R_33, distortion, 'plumb_bob')
+    for rectified, turned_33, expected in (
+        ('auto', R_33, undistort_with_camera(image_HW3, camera)[0]),
+        ('true', np.eye(3), image_HW3),
     ):
         out = tmp_path / rectified
         extract(out, tmp_path / 'bag', rectified=rectified)
         folder, (frame,) = KittiFolder(out / 'training'), frames_of(out)
         np.testing.assert_array_equal(read_png_rgb(folder.image(frame)), expected)
-        np.testing.assert_array_equal(
-            read_calibration(folder.calib(frame)).P2_34, CALIBRATION.P2_34
-        )
+        calibration = read_calibration(folder.calib(frame))
+        np.testing.assert_array_equal(calibration.P2_34, P_px_34)
+        pose_34 = turned_33 @ CALIBRATION.T_cam_ref[:3]
+        np.testing.assert_allclose(calibration.T_cam_ref[:3], pose_34, atol=1e-9)
 
 
 def test_a_width_scales_pixels_and_calibration(tmp_path, caplog):
@@ -252,6 +258,54 @@ def test_an_interrupted_extraction_goes_on(tmp_path, least_change):
     assert report.counts['frames'] == 6
     assert contents(out) == contents(tmp_path / 'whole')
     assert first.stat().st_mtime_ns == written
+
+
+def test_a_disk_that_fills_up_is_told_and_the_rest_follows(tmp_path, monkeypatch):
+    bag, out = simple_bag(tmp_path / 'bag', 4), tmp_path / 'out'
+    extract(tmp_path / 'whole', bag)
+    written, write = [], extract_folder.write_bytes_atomically
+
+    def full_after_five(path, content):
+        if len(written) == 5:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(extract_folder, 'write_bytes_atomically', full_after_five)
+    with pytest.raises(OSError, match='no space left: 2 of 4 frames are written; free space'):
+        extract(out, bag)
+    monkeypatch.undo()
+    (out / 'training' / 'image_2' / '.cut.png.tmp').write_bytes(b'half')  # as a power cut leaves it
+    extract(out, bag)
+    assert contents(out) == contents(tmp_path / 'whole')
+
+
+def test_each_image_has_the_camera_info_of_its_time(tmp_path):
+    """A camera whose resolution changes during the drive."""
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.mount()
+        for number in range(4):
+            stamp_ns, height = START_NS + number * PERIOD_NS, HEIGHT - 16 * (number // 2)
+            if number % 2 == 0:
+                bag.info(stamp_ns, size=(WIDTH, height))
+            bag.image(picture(number, height), stamp_ns + 3)
+            bag.scan(street(number), stamp_ns)
+    assert extract(tmp_path / 'out', tmp_path / 'bag').counts['frames'] == 4
+
+
+def test_brightness_is_brought_to_kittis(tmp_path):
+    points_N4 = street()
+    points_N4[:, 3] = np.round(points_N4[:, 3] * 200)
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.mount()
+        bag.info(START_NS)
+        bag.image(picture(0), START_NS)
+        bag.scan(points_N4, START_NS)
+    for out, options, full in (('out', {}, 255), ('told', {'intensity_full': 100.0}, 100)):
+        extract(tmp_path / out, tmp_path / 'bag', **options)
+        folder, (frame,) = KittiFolder(tmp_path / out / 'training'), frames_of(tmp_path / out)
+        expected_N = np.minimum(points_N4[:, 3] / full, 1)
+        np.testing.assert_allclose(read_scan(folder.scan(frame))[:, 3], expected_N, rtol=1e-6)
 
 
 def test_a_lidar_lower_than_kittis_is_lifted(tmp_path, caplog):

@@ -23,6 +23,7 @@ TRAINING = [
     'matplotlib>=3.8',
     'embreex>=2.17.7',
 ]
+EXPORT = ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.20', 'openvino>=2025.0']
 # ROS packages (rclpy, vision_msgs, ...) are deliberately absent: package.xml names them, and a
 # machine without ROS gets them from env/.
 
@@ -65,7 +66,8 @@ setup(
         # colcon test reads this
         'test': ['pytest', 'hypothesis', 'trimesh>=4.4', 'ruff', 'mypy', 'types-PyYAML'],
         'bags': BAGS,
-        'export': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.20', 'openvino>=2025.0'],
+        'export': EXPORT,
+        'int8': EXPORT + ['nncf>=3.0'],  # with 'training', whose evaluation tells what int8 costs
         'training': TRAINING + BAGS + ['spconv>=2.3.8'],
         # Sparse teachers on an NVIDIA GPU; env/README.md names the CUDA build of torch beside it.
         'cuda': TRAINING + BAGS + ['spconv-cu126>=2.3.8'],

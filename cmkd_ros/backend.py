@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from cmkd_ros.engines import ENGINES, Engine
-from cmkd_ros.graph_cache import cached_graph, graph_of
+from cmkd_ros.engines import ENGINES, Engine, OpenVinoEngine
+from cmkd_ros.graph_cache import cached_graph, graph_of, int8_graph
 from cmkd_ros.model.cpu_features import cpu_multiplies_bf16
 from cmkd_ros.model.precision import (
     BF16_LIMIT,
@@ -23,6 +23,9 @@ from cmkd_ros.model.student import Student
 LOG = logging.getLogger('cmkd.backend')
 BACKENDS = ('auto', 'torch', 'openvino', 'onnxruntime')
 FP32_LIMIT = 1e-4  # `head_deviation` of an engine that computes in fp32
+INT8_LIMIT = (
+    0.5  # of one that computes in int8: this frame finds damage, the AP in the file quality
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def for_backend(
     Args:
         student: with a head, in eval mode, on `device`.
         device: where it runs.
-        precision: as `for_inference`; an engine without bf16 computes in fp32 then.
+        precision: as `for_inference`; an engine without bf16 computes in fp32 then. 'int8' runs
+            where openvino is named, and after `cmkd export --precision int8` only.
         backend: one of BACKENDS.
 
     Raises:
@@ -61,7 +65,8 @@ def for_backend(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend '{backend}': expected one of {', '.join(BACKENDS)}")
-    check_precision(precision, device)
+    if not (precision == 'int8' and backend == OpenVinoEngine.name):
+        check_precision(precision, device)
     if backend in ENGINES:
         if device.type != 'cpu':
             raise ValueError(
@@ -69,6 +74,8 @@ def for_backend(
                 'backend torch'
             )
         try:
+            if precision == 'int8':
+                return open_int8(student)
             return open_engine(student, precision, backend, exports=True)
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ValueError(
@@ -116,12 +123,31 @@ def open_engine(student: Student, precision: str, name: str, exports: bool) -> C
     return Chosen(_checked(kind(student, graph), student), 'fp32', name)
 
 
-def _checked(engine: Engine, student: Student) -> Engine:
+def open_int8(student: Student) -> Chosen:
+    """OpenVINO with the int8 graph of a student; one log line tells what that costs.
+
+    Raises:
+        ImportError, OSError, RuntimeError, ValueError: it cannot be used; says why.
+    """
+    if importlib.util.find_spec(OpenVinoEngine.name) is None:
+        raise ImportError('openvino is not installed', name=OpenVinoEngine.name)
+    graph = int8_graph(student)
+    if not graph.is_file():
+        raise FileNotFoundError(
+            'this model has no int8 graph yet (once: `cmkd export --model FILE --precision int8 '
+            '--data KITTI_FOLDER`)'
+        )
+    engine = OpenVinoEngine(student, graph, 'int8')
+    LOG.info('int8: %s', engine.cost)
+    return Chosen(_checked(engine, student, INT8_LIMIT), 'int8', engine.name)
+
+
+def _checked(engine: Engine, student: Student, limit: float = FP32_LIMIT) -> Engine:
     error = head_deviation(engine, student)
-    if error > FP32_LIMIT:
+    if error > limit:
         raise ValueError(
             f'{engine.name} computes other head maps than the student, by {error:.1e} where '
-            f'{FP32_LIMIT:.0e} is allowed'
+            f'{limit:.0e} is allowed'
         )
     return engine
 

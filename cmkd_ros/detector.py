@@ -60,9 +60,10 @@ class Detector:
             train_fx_px: focal length of the training camera; images of another one are rescaled
                 to it. 0 switches the rescaling off.
             device: 'cpu', 'cuda', 'cuda:1', ... or 'auto'.
-            precision: 'fp32', 'bf16', 'fp16' (CUDA only) or 'auto'; what runs, after checks of
-                this machine, is `detector.precision`. On a CPU the network is a fast form of the
-                student's present weights, which later changes of these do not reach.
+            precision: 'fp32', 'bf16', 'fp16' (CUDA only), 'int8' (openvino only) or 'auto'; what
+                runs, after checks of this machine, is `detector.precision`. On a CPU the network is
+                a fast form of the student's present weights, which later changes of these do not
+                reach.
             backend: 'torch', 'openvino', 'onnxruntime', or 'auto': the fastest that is ready here,
                 see `for_backend`. What runs is `detector.backend`.
 
@@ -152,16 +153,9 @@ class Detector:
         Raises:
             ValueError: image, camera and pose do not fit together.
         """
-        _check_input(image_HW3, camera, T_cam_ref)
-        image_HW3, camera = self.prepare(image_HW3, camera)
-        if not image_HW3.flags.writeable or not image_HW3.flags.c_contiguous:
-            image_HW3 = image_HW3.copy()  # torch takes neither read-only nor mirrored arrays
-        image = torch.from_numpy(image_HW3).to(self.device)
-        image_13HW = image.permute(2, 0, 1)[None].float().div_(255.0)
-        cam_to_img_134 = self._matrix(camera.projection_px_34)
-        ref_to_cam_144 = self._matrix(T_cam_ref)
+        inputs = self.tensors(image_HW3, camera, T_cam_ref)
         with self._autocast():
-            output = self.network(image_13HW, cam_to_img_134, ref_to_cam_144)
+            output = self.network(*inputs)
         thresholds = self._score_thresholds()
         found = find_boxes(self._head, output.head, self.post, thresholds)[0]
         return Detections(
@@ -169,6 +163,22 @@ class Detector:
             scores_N=found.scores_K.double().cpu().numpy(),
             class_names=tuple(self.class_names[i] for i in found.labels_K.tolist()),
         )
+
+    def tensors(
+        self, image_HW3: np.ndarray, camera: CameraModel, T_cam_ref: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the network is given for an image; arguments and errors as of a call.
+
+        Returns:
+            image_13HW in [0, 1], cam_to_img_134 and ref_to_cam_144, float32 on `device`.
+        """
+        _check_input(image_HW3, camera, T_cam_ref)
+        image_HW3, camera = self.prepare(image_HW3, camera)
+        if not image_HW3.flags.writeable or not image_HW3.flags.c_contiguous:
+            image_HW3 = image_HW3.copy()  # torch takes neither read-only nor mirrored arrays
+        image = torch.from_numpy(image_HW3).to(self.device)
+        image_13HW = image.permute(2, 0, 1)[None].float().div_(255.0)
+        return image_13HW, self._matrix(camera.projection_px_34), self._matrix(T_cam_ref)
 
     def prepare(self, image_HW3: np.ndarray, camera: CameraModel) -> tuple[np.ndarray, CameraModel]:
         """Rectify the image and bring its focal length to the training camera's.

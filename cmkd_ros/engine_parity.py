@@ -7,11 +7,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from cmkd_ros.checkpoint import load_bundle
 from cmkd_ros.engines import ENGINES
-from cmkd_ros.export import random_frame
+from cmkd_ros.export import export_onnx, random_frame
+from cmkd_ros.graph_cache import graph_of
 from cmkd_ros.model.student import Student
 
 LOG = logging.getLogger('cmkd.export')
@@ -28,6 +31,66 @@ class EngineParity:
     def passed(self, precision: str = 'fp32') -> bool:
         """Whether every map is within the limit of weights stored so."""
         return all(value <= LIMITS[precision] for value in self.deviations.values())
+
+
+@dataclass(frozen=True)
+class ComparedGraph:
+    """A graph file, how its weights are stored, and how near it is to its student."""
+
+    file: Path
+    precision: str
+    engines: list[EngineParity]
+
+    def lines(self) -> list[str]:
+        """Size of the file, then a line per engine and map."""
+        lines = [f'{self.file}: {self.file.stat().st_size / 1e6:.1f} MB']
+        for found in self.engines:
+            for name, deviation in found.deviations.items():
+                lines.append(f'{found.engine:<12} {name:<12} {deviation:.1e}')
+        if not self.engines:
+            lines.append('not compared: neither onnxruntime nor openvino is installed')
+        return lines
+
+    def check(self) -> None:
+        """Refuse a graph that an engine computes something else from.
+
+        Raises:
+            ValueError: names the engines.
+        """
+        failed = [found.engine for found in self.engines if not found.passed(self.precision)]
+        if failed:
+            raise ValueError(
+                f'{self.file}: {", ".join(failed)} computes other maps than the student, by more '
+                f'than {LIMITS[self.precision]:.0e}; do not use it there'
+            )
+
+
+def export_compared(
+    model: Path,
+    out: Path | None,
+    precision: Literal['fp32', 'fp16'],
+    external_data: bool,
+    size_wh: tuple[int, int],
+    frames: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> ComparedGraph:
+    """Export a bundle's student and compare the file as `check_engines` does.
+
+    Args:
+        model: bundle.
+        out: file to write; None: the file that a detector of this model looks for, written if it
+            is not there.
+        precision, external_data: as `export_onnx`; of a file that is named.
+        size_wh, frames, progress: as `check_engines`.
+
+    Raises:
+        ValueError, OSError, ImportError, RuntimeError: as `load_bundle`, `export_onnx`.
+    """
+    if out is None and (precision != 'fp32' or external_data):
+        raise ValueError('--precision and --external-data are of a file: name it by --onnx')
+    student = load_bundle(model).build().eval()
+    file = export_onnx(student, out, precision, external_data) if out else graph_of(student)
+    return ComparedGraph(file, precision, check_engines(student, file, size_wh, frames, progress))
 
 
 def check_engines(

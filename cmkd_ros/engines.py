@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cmkd_ros.export import head_output_type
+from cmkd_ros.int8_graph import cost_of
 from cmkd_ros.model.export_form import CameraInputs, camera_inputs
 from cmkd_ros.model.lift_indices import LiftIndices
 from cmkd_ros.model.outputs import HeadOutput
@@ -39,7 +40,7 @@ class Engine(ABC):
 
         Args:
             student: that was exported; only what says where voxels look is kept of it.
-            graph: file of `export_onnx`.
+            graph: file of `export_onnx`; for int8 of `save_int8`.
             precision: one of `precisions`.
 
         Raises:
@@ -98,22 +99,28 @@ class Engine(ABC):
 
 
 class OpenVinoEngine(Engine):
-    """OpenVINO, in as many threads as torch has."""
+    """OpenVINO, in as many threads as torch has.
+
+    Attributes:
+        cost: what int8 costs this student, as the file says; empty in other precisions.
+    """
 
     name = 'openvino'
-    precisions = ('fp32', 'bf16')
+    precisions = ('fp32', 'bf16', 'int8')
 
     def _open(self, graph: Path, precision: str) -> None:
         import openvino
 
         settings = {
             # Where the CPU has bf16, OpenVINO takes it unless told otherwise.
-            'INFERENCE_PRECISION_HINT': {'fp32': 'f32', 'bf16': 'bf16'}[precision],
+            'INFERENCE_PRECISION_HINT': {'bf16': 'bf16'}.get(precision, 'f32'),
             'PERFORMANCE_HINT': 'LATENCY',
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
         }
-        compiled = openvino.Core().compile_model(str(graph), 'CPU', settings)
-        self._request = compiled.create_infer_request()
+        core = openvino.Core()
+        model = core.read_model(str(graph))
+        self.cost = cost_of(model) if precision == 'int8' else ''
+        self._request = core.compile_model(model, 'CPU', settings).create_infer_request()
         self._tensor = openvino.Tensor
 
     def _take_camera(self, arrays: Sequence[np.ndarray]) -> None:

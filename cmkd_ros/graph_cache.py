@@ -38,6 +38,11 @@ def cached_graph(student: Student) -> Path:
     return cache_folder() / f'{graph_digest(student)}.onnx'
 
 
+def int8_graph(student: Student) -> Path:
+    """The file that holds, or is to hold, the graph of this very student in int8."""
+    return cache_folder() / f'{graph_digest(student)}_int8.xml'
+
+
 def graph_of(student: Student) -> Path:
     """The graph of a student, exported now if it is not in the cache.
 

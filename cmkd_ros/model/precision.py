@@ -19,7 +19,7 @@ from cmkd_ros.model.outputs import CenterHeadOutput, HeadOutput
 from cmkd_ros.model.student import Student
 
 LOG = logging.getLogger('cmkd.model')
-PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
 BF16_LIMIT = 3e-2  # `head_deviation` from fp32
 _CHECK_HW = (192, 624)
 _SCORE_MAPS = ('cls_logits', 'hm')
@@ -53,10 +53,12 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Refuse what no machine of this kind can do.
 
     Raises:
-        ValueError: an unknown precision, or fp16 on a CPU.
+        ValueError: an unknown precision, fp16 on a CPU, or int8, which torch does not have.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
+    if precision == 'int8':
+        raise ValueError('precision int8 needs backend openvino')
     if precision == 'fp16' and device.type == 'cpu':
         raise ValueError('precision fp16 needs a CUDA device; on a CPU use auto, fp32 or bf16')
 

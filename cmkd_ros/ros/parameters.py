@@ -137,9 +137,10 @@ class Parameters(_Group):
         False,
         pattern=r'^(auto|cpu|cuda(:\d+)?)$',
     )
-    precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = _parameter(
+    precision: Literal['auto', 'fp32', 'bf16', 'fp16', 'int8'] = _parameter(
         'auto',
-        'Arithmetic of the network; auto: bf16 where the device has it, else fp32.',
+        'Arithmetic of the network; auto: bf16 where the device has it, else fp32. int8: with '
+        'backend openvino, for a model that was exported so.',
         live=False,
     )
     backend: Literal['auto', 'torch', 'openvino', 'onnxruntime'] = _parameter(

@@ -146,23 +146,17 @@ def ground_segments(
     coordinates: the marks are painted by them.
     """
     tone = {s: rng.uniform(0.75, 1.2) for s in ('paving', 'grass')}
-    strips, crossed = _strips(section, tone), _crossing_strips(section)
     count = int(np.ceil((BEHIND_M + road.length) / SEGMENT_M))
     ends = -BEHIND_M + np.arange(count + 1, dtype=np.float64) * SEGMENT_M
-    plain_edges, crossed_edges = (_edges(road, ends, group) for group in (strips, crossed))
+    plain, crossed = (
+        _laid(road, ends, strips) for strips in (_strips(section, tone), _crossing_strips(section))
+    )
     pieces = []
     for i, (x, y, yaw) in enumerate(zip(*road.pose(ends[:-1], 0.0), strict=True)):
         middle = ends[i] + SEGMENT_M / 2
         crossing = crossing_within(section.crossings, middle, middle)
-        group, edges = (strips, plain_edges) if crossing is None else (crossed, crossed_edges)
-        parts = [
-            quads(
-                [edges[k, 0, i], edges[k, 0, i + 1], edges[k, 1, i + 1], edges[k, 1, i]],
-                colour,
-                material,
-            )
-            for k, (*_, colour, material) in enumerate(group)
-        ]
+        laid = plain if crossing is None else crossed
+        parts = [strip.part(2 * i, 2 * i + 2) for strip in laid]
         for end in (i, i + 1):
             if crossing is not None and abs(abs(ends[end] - crossing.s) - crossing.half) < 0.1:
                 parts.append(_kerb_ends(road, section, float(ends[end])))
@@ -171,16 +165,20 @@ def ground_segments(
     return pieces
 
 
-def _edges(road: Road, ends_S: NDArray[np.floating], strips: list[tuple]) -> FloatArray:
-    """Points of the world (strip, inner or outer edge, S, 3) along the strips."""
-    rows = []
-    for d0, d1, z0, z1, *_ in strips:
-        pair = []
-        for d, z in ((d0, z0), (d1, z1)):
-            x, y, _ = road.pose(ends_S, d)
-            pair.append(np.stack([x, y, z + road.profile.height(ends_S, d)], -1))
-        rows.append(np.stack(pair))
-    return np.stack(rows)
+def _laid(road: Road, ends_S: NDArray[np.floating], strips: list[tuple]) -> list[Shape]:
+    """The strips in the world, each two triangles between one end and the next."""
+    shapes = []
+    for d0, d1, z0, z1, colour, material in strips:
+        inner, outer = (_edge(road, ends_S, d, z) for d, z in ((d0, z0), (d1, z1)))
+        corners = [inner[:-1], inner[1:], outer[1:], outer[:-1]]
+        shapes.append(quads(np.stack(corners, axis=1), colour, material))
+    return shapes
+
+
+def _edge(road: Road, ends_S: NDArray[np.floating], d: float, z: float) -> FloatArray:
+    """Points (S, 3) of the world along a strip's edge."""
+    x, y, _ = road.pose(ends_S, d)
+    return np.stack([x, y, z + road.profile.height(ends_S, d)], -1)
 
 
 def _kerb_ends(road: Road, section: CrossSection, s: float) -> Shape:

@@ -346,6 +346,9 @@ def _eval_bag(options: argparse.Namespace) -> None:
             device=options.device,
             precision=options.precision,
             backend=options.backend,
+            parameters=dict(options.param),
+            image_topic=options.image,
+            info_topic=options.camera_info,
             progress=step,
         )
     _show_report(result, options, earlier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cmkd_ros.official_kind import STUDENT_CONFIGS, TEACHER_CONFIGS
 
@@ -149,6 +150,18 @@ def _named_file(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
+def _named_value(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, separator, value = text.partition('=')
+    if not separator or not name or not value:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found '{text}'")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"'{text}': the value is no YAML") from None
+
+
 def _add_training_commands(add: Add) -> None:
     prepare = add('prepare-kitti', 'check a KITTI tree and write its index')
     prepare.add_argument('root', type=Path, help='folder of training/, testing/, ImageSets/')
@@ -229,6 +242,12 @@ def _add_evaluation_commands(add: Add) -> None:
     eval_bag.add_argument('--bag', type=Path, required=True)
     eval_bag.add_argument('--labels', type=Path, required=True)
     eval_bag.add_argument('--out', type=Path, help='folder for results and the detection bag')
+    eval_bag.add_argument('--image', default='', metavar='TOPIC', help='where there are several')
+    eval_bag.add_argument('--camera-info', default='', metavar='TOPIC')
+    eval_bag.add_argument(
+        '--param', action='append', default=[], metavar='NAME=VALUE', type=_named_value,
+        help='parameter of the node, such as pose.camera_height=1.2; may be given again',
+    )  # fmt: skip
     _add_precision(eval_bag)
     _add_backend(eval_bag)
     _add_device(eval_bag)

@@ -77,6 +77,11 @@ class TransformBuffer:
             if not self._keep_all:
                 del stamps[:-_KEPT], transforms[:-_KEPT]
 
+    def frames(self) -> list[str]:
+        """Return the names of all frames, sorted."""
+        with self._lock:
+            return sorted({*self._tree, *(parent for parent, _, _ in self._tree.values())})
+
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """Return the transform that maps points of `source` to `target`.
 
@@ -95,13 +100,12 @@ class TransformBuffer:
         with self._lock:
             roots_target = self._to_root(target, stamp_ns)
             roots_source = self._to_root(source, stamp_ns)
-            known = sorted({*self._tree, *(parent for parent, _, _ in self._tree.values())})
         for ancestor, T_ancestor_target in roots_target.items():
             if ancestor in roots_source:
                 return invert_se3(T_ancestor_target) @ roots_source[ancestor]
         raise LookupError(
             f"no transforms connect '{source}' and '{target}'; known frames: "
-            f'{", ".join(known) or "none"}'
+            f'{", ".join(self.frames()) or "none"}'
         )
 
     def _to_root(self, frame: str, stamp_ns: int) -> dict[str, np.ndarray]:

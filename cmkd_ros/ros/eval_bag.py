@@ -30,6 +30,8 @@ def evaluate_bag(
     precision: str = 'fp32',
     backend: str = 'torch',
     parameters: Mapping[str, Any] | None = None,
+    image_topic: str = '',
+    info_topic: str = '',
     progress: Callable[[int, int], None] | None = None,
 ) -> KittiReport:
     """KITTI AP of a model inside the node, over a bag whose frames have label files.
@@ -43,6 +45,7 @@ def evaluate_bag(
         labels: folder of label files `<frame>.txt`.
         out: new folder for `results/*.txt` and the bag `detections`; None keeps neither.
         device, precision, backend, parameters: of the node.
+        image_topic, info_topic: empty for the only one in the bag.
         progress: called with (images answered, images in all).
 
     Returns:
@@ -63,6 +66,8 @@ def evaluate_bag(
             precision=precision,
             backend=backend,
             parameters=parameters,
+            image_topic=image_topic,
+            info_topic=info_topic,
             progress=progress,
         )
         results = place / 'results'
@@ -74,7 +79,7 @@ def evaluate_bag(
 
 
 def write_kitti_results(folder: Path, frames: Sequence[ReplayedFrame]) -> None:
-    """Write one result file a frame.
+    """Write one result file a frame, in the frame of KITTI's labels.
 
     Raises:
         ValueError: two frames have one name.
@@ -89,7 +94,7 @@ def write_kitti_results(folder: Path, frames: Sequence[ReplayedFrame]) -> None:
             found.scores_N,
             found.class_names,
             _rectified(frame.camera),
-            frame.pose.T_cam_ref,
+            frame.T_label_ref,
         )
         write_results(folder / f'{frame.frame_id}.txt', objects)
 

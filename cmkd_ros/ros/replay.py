@@ -16,12 +16,18 @@ import numpy as np
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection3DArray
 
+from cmkd_ros.camera_info import convention_of
 from cmkd_ros.geometry import CameraModel, invert_se3, matrix_to_quaternion
 from cmkd_ros.ros.camera_bag import BagImage, open_camera_bag
 from cmkd_ros.ros.conversions import camera_from_info
 from cmkd_ros.ros.exchange import Exchange
 from cmkd_ros.ros.parameters import Parameters, parse_parameters
+from cmkd_ros.ros.pipeline import rectified_pose
 from cmkd_ros.ros.pose import PoseChooser, ReferencePose
+from cmkd_ros.transform_buffer import TransformBuffer
+
+# The LiDAR's frame in bags of `cmkd make-bag` and ros2_dataset_bridge, and of kitti2bag.
+LIDAR_FRAMES = ('velodyne', 'velo_link')
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +38,10 @@ class ReplayedFrame:
         frame_id: name of the frame in its data set.
         stamp_ns: of the image, and so of the answer.
         message: the answer; `message_cdr` the same as it came over the wire.
-        camera: calibration of the image.
+        camera: calibration of the image, with all of P.
         pose: that the node was given.
+        T_label_ref: (4, 4), maps the reference frame to that of KITTI's labels: the rectified frame
+            that P counts from, which need not be the image's.
         latency_ms: from before publishing the image to having received the answer.
     """
 
@@ -43,6 +51,7 @@ class ReplayedFrame:
     message_cdr: bytes
     camera: CameraModel
     pose: ReferencePose
+    T_label_ref: np.ndarray
     latency_ms: float
 
 
@@ -54,7 +63,7 @@ def replay_bag(
     precision: str = 'fp32',
     backend: str = 'torch',
     parameters: Mapping[str, Any] | None = None,
-    reference_frame: str = 'velodyne',
+    reference_frame: str = '',
     image_topic: str = '',
     info_topic: str = '',
     timeout_s: float = 60.0,
@@ -67,8 +76,9 @@ def replay_bag(
         model: bundle.
         device, precision, backend: as the node's parameters.
         parameters: further parameters of the node by dotted name, such as a camera mount.
-        reference_frame: TF frame of the bag that is the reference frame; where the bag has no
-            such transforms, the pose follows from `parameters`.
+        reference_frame: TF frame of the bag that is the reference frame; empty for the one of
+            `LIDAR_FRAMES` that the bag has. Where it has no such transforms, the pose follows from
+            `parameters`.
         image_topic, info_topic: empty for the only one in the bag.
         timeout_s: for the answer to one image.
         progress: called with (images answered, images in all).
@@ -84,16 +94,18 @@ def replay_bag(
     from cmkd_ros.checkpoint import load_bundle
 
     bundle = load_bundle(model)
-    given = {
-        'pose.reference_frame': reference_frame,
+    given: dict[str, Any] = {
         'pose.tf_timeout_s': 0.0,
         'camera_info_wait_s': 10.0,  # calibration may change from image to image
     }
     given |= dict(parameters or {})
     given |= {'model.path': str(model), 'device': device}
     given |= {'precision': precision, 'backend': backend}
-    settings = parse_parameters(given)
+    parse_parameters(given)  # its faults are told before the bag is read
     with open_camera_bag(bag, image_topic, info_topic) as camera_bag:
+        frame = reference_frame or _lidar_frame(camera_bag.transforms)
+        given = {'pose.reference_frame': frame} | given
+        settings = parse_parameters(given)
         poses = PoseChooser(bundle.reference_height_m, camera_bag.transforms)
         frames: list[ReplayedFrame] = []
         # The node is told the pose outright: transforms would arrive at their own time.
@@ -120,12 +132,32 @@ def _replay_image(
         numbers = [*T_ref_cam[:3, 3], *matrix_to_quaternion(T_ref_cam[:3, :3])]
         exchange.set_parameters({'pose.transform': [float(number) for number in numbers]})
     answer_cdr, latency_ms = exchange.ask(image.image_cdr, image.info_cdr, image.stamp_ns)
+    camera, T_label_ref = _label_camera(image.info, settings, pose.T_cam_ref)
     return ReplayedFrame(
         image.frame_id,
         image.stamp_ns,
         deserialize_message(answer_cdr, Detection3DArray),
         answer_cdr,
-        camera_from_info(image.info, settings.rectified, settings.use_projection_offset),
+        camera,
         pose,
+        T_label_ref,
         latency_ms,
     )
+
+
+def _label_camera(
+    info: Any, settings: Parameters, T_cam_ref: np.ndarray
+) -> tuple[CameraModel, np.ndarray]:
+    """The camera with all of P, and T_label_ref of `ReplayedFrame`."""
+    camera = camera_from_info(info, settings.rectified, 'true')
+    T_label_cam = np.eye(4)
+    convention = convention_of(info, settings.rectified, settings.use_projection_offset)
+    if not convention.use_projection_offset:
+        # kitti2bag places the image's frame beside the one that P counts from, along x only.
+        T_label_cam[0, 3] = -camera.P_px_34[0, 3] / camera.fx_px
+    return camera, T_label_cam @ rectified_pose(camera, T_cam_ref)
+
+
+def _lidar_frame(transforms: TransformBuffer) -> str:
+    known = transforms.frames()
+    return next((frame for frame in LIDAR_FRAMES if frame in known), LIDAR_FRAMES[0])

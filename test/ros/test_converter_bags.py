@@ -22,10 +22,13 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, Image
 
 from cmkd_ros import Detector
+from cmkd_ros.evaluation.kitti_results import to_kitti_results
 from cmkd_ros.geometry import invert_se3, matrix_to_quaternion, transform_points
-from cmkd_ros.kitti_files import read_calibration
+from cmkd_ros.kitti_files import read_calibration, read_results
 from cmkd_ros.ros.conversions import camera_from_info
 from cmkd_ros.ros.detection_messages import detections_from_message
+from cmkd_ros.ros.eval_bag import write_kitti_results
+from cmkd_ros.ros.replay import replay_bag
 
 FRAMES = ('000007', '000003')  # of one day: one calibration
 # The published calibration of the raw left colour camera of that day, sensor of 1392 x 512.
@@ -208,6 +211,37 @@ def test_the_boxes_are_those_of_the_direct_run(
         assert apart_NN.min(axis=0).max() < 0.05
         total += len(found)
     assert total > 5
+
+
+@pytest.mark.parametrize('style', ['kitti2bag raw', 'kitti2bag odometry'])
+def test_an_evaluation_writes_results_in_the_frame_of_the_labels(
+    style, converter_bag, small_model, tmp_path
+):
+    """The image's frame is six centimetres beside it."""
+    bag = converter_bag(style)
+    given = {} if bag.lidar else bag.node_parameters()
+    frames = replay_bag(
+        bag.write(tmp_path / 'bag'),
+        model=small_model,
+        device='cpu',
+        parameters={name.replace('__', '.'): value for name, value in given.items()},
+    )
+    write_kitti_results(tmp_path, frames)
+    detector = Detector.from_file(small_model)
+    apart_m = []
+    for index, frame in enumerate(FRAMES):
+        rgb_HW3 = np.ascontiguousarray(bag.pixels(frame)[..., ::-1])
+        camera = bag.calibration.camera(rgb_HW3.shape[1], rgb_HW3.shape[0])
+        pose = bag.calibration.T_cam_ref
+        seen = detector(rgb_HW3, camera, pose)
+        expected = to_kitti_results(seen.boxes, seen.scores_N, seen.class_names, camera, pose)
+        found = read_results(tmp_path / f'{index:06d}.txt')
+        assert found.names == expected.names
+        for one_3 in found.locations_N3:
+            gaps_N3 = one_3 - expected.locations_N3
+            apart_m.append(gaps_N3[np.linalg.norm(gaps_N3, axis=1).argmin()])
+    assert len(apart_m) > 5
+    np.testing.assert_allclose(np.median(apart_m, axis=0), 0.0, atol=0.01)
 
 
 def beside_m(bag: ConverterBag, **choices: str) -> np.ndarray:

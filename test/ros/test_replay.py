@@ -15,6 +15,7 @@ pytest.importorskip('rosbags', reason='needs rosbags')
 from rosbags.highlevel import AnyReader
 
 from cmkd_ros import Detector
+from cmkd_ros.cli import main
 from cmkd_ros.evaluation.kitti_results import to_kitti_results
 from cmkd_ros.geometry import camera_mount_pose, wrap_angle
 from cmkd_ros.kitti_files import (
@@ -193,6 +194,16 @@ def test_wrong_models_bags_and_folders_are_named(bag, kitti, small_model, tmp_pa
         open_camera_bag(bag, image_topic='/left'),
     ):
         pass
+
+
+def test_the_command_hands_parameters_to_the_node(bag, kitti, small_model, capsys):
+    files = ['--bag', str(bag), '--model', str(small_model), '--labels', str(kitti / 'label_2')]
+    assert main(['eval-bag', *files, '--param', 'rectified=maybe']) == 2
+    assert "parameter rectified = 'maybe'" in capsys.readouterr().err
+    assert main(['eval-bag', *files, '--param', 'pose.camera_height=-1']) == 2
+    assert 'parameter pose.camera_height = -1' in capsys.readouterr().err
+    assert main(['eval-bag', *files, '--image', '/left']) == 2
+    assert 'no topic /left' in capsys.readouterr().err
 
 
 def test_real_frames_give_the_same_ap_through_the_network_and_through_the_node(

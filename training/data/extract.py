@@ -95,20 +95,14 @@ class _Extraction:
     def extract(self, bag: BagPlan) -> None:
         """Write the frames of a bag that are not there yet."""
         options = self._plan.options
-        written = {
-            pair
-            for pair in bag.pairs
-            if not options.least_change and self.folder.holds(frame_name(pair.image_ns))
-        }
-        rest = [pair for pair in bag.pairs if pair not in written]
-        for pair in written:
-            self._count(bag, pair)
-        if not rest:
-            return
         changes = _Changes(options.least_change)
         with open_recording(bag.path, options.topics) as recording:
             maker = FrameMaker(recording, options, self._plan.intensity_full)
-            for pair, image, cloud in _messages(recording, rest):
+            for pair, image, cloud in _messages(recording, bag.pairs):
+                # What shows something new depends on the frame before, so that one is made again.
+                if not options.least_change and self.folder.holds(frame_name(pair.image_ns)):
+                    self._count(bag, pair)
+                    continue
                 try:
                     frame = maker.make(image, cloud)
                 except ValueError as error:

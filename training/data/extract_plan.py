@@ -171,8 +171,7 @@ def _pair(
             f'{recording.path}: no scan has an image within {options.max_gap_s * 1e3:g} ms '
             f'(--max-gap), of {len(seen.scans_ns)} scans and {len(seen.images_ns)} images{gaps}'
         )
-    # The middle one: moving transforms may start after the first image.
-    time_ns = pairing.pairs[len(pairing.pairs) // 2].image_ns
+    time_ns = pairing.pairs[0].image_ns
     info = recording.info_for(seen.camera_frame, time_ns)
     try:
         camera = camera_from_info(info, options.rectified, options.use_projection_offset)

@@ -18,11 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cmkd_ros.training.data.extract_check import write_check
 from cmkd_ros.training.data.extract_folder import ExtractFolder, FrameRecord, frame_name
 from cmkd_ros.training.data.extract_frame import ExtractedFrame, FrameMaker
 from cmkd_ros.training.data.extract_pairs import Pair
 from cmkd_ros.training.data.extract_plan import BagPlan, ExtractPlan
 from cmkd_ros.training.data.extract_recording import Recording, open_recording
+from cmkd_ros.training.data.kitti_layout import KittiFolder
 
 LOG = logging.getLogger('cmkd.data')
 Progress = Callable[[int, int], None]
@@ -65,6 +67,7 @@ def extract_frames(plan: ExtractPlan, out: Path, progress: Progress | None = Non
         for bag in plan.bags:
             extraction.extract(bag)
         if extraction.records:
+            _draw_checks(out, extraction.records)
             extraction.folder.finish(extraction.records, plan.options.dataset)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -169,3 +172,13 @@ def _messages(recording: Recording, pairs: Sequence[Pair]) -> Iterator[tuple[Pai
             met[is_image, stamp] = message
         else:
             yield (pair, message, other) if is_image else (pair, other, message)
+
+
+def _draw_checks(out: Path, records: Sequence[FrameRecord]) -> None:
+    """The middle frame of each bag, for people to look at."""
+    by_bag: dict[str, list[str]] = {}
+    for record in records:
+        by_bag.setdefault(record.bag, []).append(record.frame)
+    for bag, frames in by_bag.items():
+        middle = sorted(frames)[len(frames) // 2]
+        write_check(KittiFolder(out / 'training'), middle, out / 'check' / f'{bag}.png')

@@ -4,6 +4,7 @@
     OUT/DATASET                      one name for the recordings of one robot
     OUT/training/{image_2,velodyne,calib}/FRAME.*     a frame is whole when it has its calib
     OUT/training/timestamps.txt, OUT/ImageSets/train.txt
+    OUT/check/BAG.png                a scan over its picture, for people
     OUT/MANIFEST.tsv                 file, drive, stamps, bag; written last: then OUT is done
 
 A frame is called after the time of its image, so that it has one name wherever and however often it

@@ -15,6 +15,7 @@ from cmkd_ros.camera_info import camera_from_info
 from cmkd_ros.geometry import CameraModel, Rectifier
 from cmkd_ros.image_pixels import decode_compressed, decode_image
 from cmkd_ros.kitti_files import KittiCalibration
+from cmkd_ros.training.data.extract_check import seen_points
 from cmkd_ros.training.data.extract_cloud import cloud_to_points, scale_intensity
 from cmkd_ros.training.data.extract_options import ExtractOptions
 from cmkd_ros.training.data.extract_pose import RigPose, rig_pose
@@ -79,11 +80,13 @@ class FrameMaker:
         if self._rectifier is None or self._rectifier[0] != camera:
             self._rectifier = (camera, Rectifier(camera, self._out_size(camera)))
         rectified_HW3, target = self._rectifier[1](image_HW3)
-        return ExtractedFrame(
-            rectified_HW3,
-            scale_intensity(pose.to_ref(points_N4), self._full),
-            _calibration(camera, target, pose),
-        )
+        ref_N4 = scale_intensity(pose.to_ref(points_N4), self._full)
+        calibration = _calibration(camera, target, pose)
+        if not len(seen_points(ref_N4, calibration, rectified_HW3.shape[:2])[1]):
+            raise ValueError(
+                'no point of the scan falls into the picture: calibration or transforms are wrong'
+            )
+        return ExtractedFrame(rectified_HW3, ref_N4, calibration)
 
     def _camera(self, header: Any) -> CameraModel:
         options = self._options

@@ -23,6 +23,7 @@ from recordings import (
 )
 
 from cmkd_ros.cli import main
+from cmkd_ros.geometry import invert_se3, make_se3
 from cmkd_ros.training.data.extract_options import ExtractOptions
 from cmkd_ros.training.data.extract_plan import plan_extraction
 from cmkd_ros.training.data.extract_topics import TopicChoice
@@ -147,14 +148,17 @@ def test_frames_that_cannot_be_used_are_left_out_and_counted(tmp_path, capsys, c
         for number in range(6):
             stamp_ns = START_NS + number * PERIOD_NS
             bag.image(picture(number, height=HEIGHT - 2 * (number == 1)), stamp_ns)
-            bag.scan(street(number)[: 0 if number == 3 else None], stamp_ns)
+            points_N4 = street(number)[: 0 if number == 3 else None]
+            if number == 4:
+                points_N4[:, 0] *= -1  # all behind the camera
+            bag.scan(points_N4, stamp_ns)
     out = tmp_path / 'out'
     assert main(['extract-bag', str(tmp_path / 'bag'), '--out', str(out)]) == 0
     assert caplog.text.count('left out:') == 1
     assert f'image is {WIDTH}x62 pixels, but camera_info describes {WIDTH}x64' in caplog.text
     printed = capsys.readouterr().out
-    assert '2 pairs left out: image, calibration or scan cannot be used' in printed
-    assert len((out / 'ImageSets' / 'train.txt').read_text().splitlines()) == 4
+    assert '3 pairs left out: image, calibration or scan cannot be used' in printed
+    assert len((out / 'ImageSets' / 'train.txt').read_text().splitlines()) == 3
 
 
 def test_a_recording_without_a_usable_frame_leaves_nothing(tmp_path, capsys):
@@ -166,6 +170,19 @@ def test_a_recording_without_a_usable_frame_leaves_nothing(tmp_path, capsys):
     assert main(['extract-bag', str(tmp_path / 'bag'), '--out', str(tmp_path / 'out')]) == 2
     assert 'no frame can be used: image is 160x64' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_camera_that_sees_no_point_is_told(tmp_path, capsys):
+    """Its transform says that it looks into the sky."""
+    up_33 = np.array([[1.0, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
+    T_up_cam = make_se3(up_33, np.zeros(3))
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.transform(LIDAR_FRAME, 'camera', invert_se3(CALIBRATION.T_cam_ref) @ T_up_cam)
+        bag.info(START_NS)
+        bag.image(picture(0), START_NS)
+        bag.scan(street()[:800], START_NS)
+    assert main(['extract-bag', str(tmp_path / 'bag'), '--out', str(tmp_path / 'out')]) == 2
+    assert 'no point of the scan falls into the picture' in capsys.readouterr().err
 
 
 def test_bags_of_one_time_or_one_name_are_refused(tmp_path):

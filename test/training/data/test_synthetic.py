@@ -239,6 +239,23 @@ def test_disk_that_fills_up_leaves_whole_frames_and_resumes(
     assert files_of(out) == files_of(folder)
 
 
+def test_disk_without_room_for_the_settings_is_told_and_resumed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    out = tmp_path / 'out'
+    monkeypatch.setattr(drive, 'write_text_atomically', full)
+    with pytest.raises(OSError, match='out: no space left: 0 of 7 frames are written'):
+        generate_drive(out, FRAMES, 7, **SIZE)
+    monkeypatch.undo()
+    # What a process leaves that was killed while it wrote its settings.
+    (out / '.synthetic.json.abc').write_bytes(b'half')
+    generate_drive(out, FRAMES, 7, **SIZE)
+    assert files_of(out) == files_of(folder)
+
+
 def test_rig_that_sees_nothing_is_refused(tmp_path: Path) -> None:
     for rig in (Rig(camera_pitch_deg=-40.0), Rig(focal_px=50_000.0, camera_pitch_deg=-5.0)):
         with pytest.raises(ValueError, match='rig: expected a camera that sees the road'):

@@ -62,7 +62,7 @@ def generate_drive(
     The files depend on the settings only, not on `workers` nor on interruptions.
 
     Args:
-        out: folder to be made; may exist only when it holds a part of the same data set.
+        out: folder to be made; may exist only when it is empty or holds a part of the same set.
         frames: number of frames of all drives together.
         frames_per_drive: consecutive frames of a drive; the last drive may be shorter.
         workers: number of processes.
@@ -82,10 +82,10 @@ def generate_drive(
     if workers < 1:
         raise ValueError(f'workers: expected 1 or more, found {workers}')
     out = Path(out)
-    _claim(out, settings)
-    missing = [f for f in range(frames) if not _is_complete(out, f)]
-    done = frames - len(missing)
     try:
+        _claim(out, settings)
+        missing = [f for f in range(frames) if not _is_complete(out, f)]
+        done = frames - len(missing)
         _require_space(out, settings, len(missing))
         for finished in _render(out, settings, missing, workers):
             if progress is not None:
@@ -134,27 +134,32 @@ def _street(settings: DriveSettings, drive: int) -> tuple[Street, Geometry]:
 
 def _claim(out: Path, settings: DriveSettings) -> None:
     """Make the folder, or take up the unfinished one."""
-    if not out.exists():
-        for folder in FOLDERS:
-            (out / 'training' / folder).mkdir(parents=True)
-        (out / 'ImageSets').mkdir()
-        write_text_atomically(out / SETTINGS_FILE, settings.to_json())
-        return
     file = out / SETTINGS_FILE
-    if not file.is_file():
+    if file.is_file():
+        difference = settings.difference(file.read_text(encoding='utf-8'))
+        if difference is not None:
+            raise FileExistsError(f'{out}: holds another synthetic drive: {difference}')
+        if (out / MANIFEST_FILE).exists():
+            raise FileExistsError(f'{out}: this synthetic drive is already complete')
+    elif out.exists() and not _is_bare(out):
         raise FileExistsError(
             f'{out}: exists and holds no unfinished synthetic drive; choose another folder'
         )
-    difference = settings.difference(file.read_text(encoding='utf-8'))
-    if difference is not None:
-        raise FileExistsError(f'{out}: holds another synthetic drive: {difference}')
-    if (out / MANIFEST_FILE).exists():
-        raise FileExistsError(f'{out}: this synthetic drive is already complete')
-    for folder in FOLDERS:
-        (out / 'training' / folder).mkdir(parents=True, exist_ok=True)
-        for leftover in (out / 'training' / folder).glob('.*'):
+    for folder in (out / 'ImageSets', *(out / 'training' / name for name in FOLDERS)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob('.*'):
             leftover.unlink()
-    (out / 'ImageSets').mkdir(exist_ok=True)
+    for name in (SETTINGS_FILE, MANIFEST_FILE):
+        for leftover in out.glob(f'.{name}.*'):
+            leftover.unlink()
+    if not file.is_file():
+        write_text_atomically(file, settings.to_json())
+
+
+def _is_bare(out: Path) -> bool:
+    """Whether a folder holds no more than what an end before the settings were written leaves."""
+    own = f'.{SETTINGS_FILE}.'
+    return out.is_dir() and all(p.is_dir() or p.name.startswith(own) for p in out.rglob('*'))
 
 
 def _path(out: Path, folder: str, frame: int) -> Path:

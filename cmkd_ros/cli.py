@@ -112,6 +112,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     if not (options.model or options.student):
         raise ValueError('benchmark needs --model FILE or --student NAME, or --node')
     from cmkd_ros.benchmark import benchmark, student_to_measure
+    from cmkd_ros.benchmark_chart import draw_benchmark
     from cmkd_ros.benchmark_table import print_benchmark
 
     student, spec = student_to_measure(options.model, options.student)
@@ -120,14 +121,16 @@ def _benchmark(options: argparse.Namespace) -> None:
         result = benchmark(student, spec, options.precision, size, options.repeats, step)
     if options.json:
         options.json.write_text(json.dumps(result.as_dict(), indent=1) + '\n')
+    if options.chart:
+        draw_benchmark(result, options.chart)
     print_benchmark(result)
 
 
 def _benchmark_node(options: argparse.Namespace) -> None:
     from cmkd_ros.ros.benchmark.node_benchmark import measure_node, print_node_benchmark
 
-    if options.student:
-        raise ValueError('--node takes --model FILE or --network-ms, no --student')
+    if options.student or options.chart:
+        raise ValueError('--node takes --model FILE or --network-ms, no --student or --chart')
     network = (options.network_ms / 1e3, options.model, options.precision)
     with show_progress('measuring') as step:
         result = measure_node(options.size, options.rate, options.seconds, *network, progress=step)
@@ -158,10 +161,7 @@ def _export_int8(options: argparse.Namespace) -> None:
     if options.data is None or options.onnx is not None or options.external_data:
         raise ValueError('int8 needs --data KITTI_FOLDER, and has no --onnx or --external-data')
     counts = (options.calibration, options.frames or 300)
-    with show_progress('evaluating') as step:
-        made = export_int8(
-            options.model, options.data, options.split, *counts, options.allow_leak, step
-        )
+    made = export_int8(options.model, options.data, options.split, *counts, options.allow_leak)
     print_table(made.int8, earlier=made.fp32)
     print(f'{made.file}: {made.cost}')
 

@@ -79,6 +79,7 @@ def _add_runtime_commands(add: Add) -> None:
     )  # fmt: skip
     bench.add_argument('--repeats', type=int, default=10, help='default: %(default)s')
     bench.add_argument('--json', type=Path, help='write every number there')
+    bench.add_argument('--chart', type=Path, help='PNG to draw of the stages; not with --node')
     _add_precision(bench, 'auto')
     node = bench.add_argument_group('the node, over ROS, instead of the network alone')
     node.add_argument('--node', action='store_true', help='latency from image to boxes')
@@ -338,7 +339,7 @@ def _add_backend(command: argparse.ArgumentParser) -> None:
         '--backend',
         default='torch',
         choices=('auto', 'torch', 'openvino', 'onnxruntime'),
-        help='what runs the network; auto: the fastest that is ready; default: %(default)s',
+        help='what runs the network; auto: an engine if it is ready; default: %(default)s',
     )
 
 

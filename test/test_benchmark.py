@@ -3,11 +3,13 @@
 import io
 import json
 
+import cv2
 import pytest
 import torch
 from rich.console import Console
 
 from cmkd_ros.benchmark import STAGES, benchmark, student_to_measure
+from cmkd_ros.benchmark_chart import draw_benchmark
 from cmkd_ros.benchmark_table import print_benchmark
 from cmkd_ros.ceilings import peak_growth_mb
 from cmkd_ros.cli import main
@@ -41,6 +43,11 @@ def test_operations_are_those_of_the_layers(result):
         4e-6 * (256 * 64 + 2 * 64 + 8 * 26 * (256 + 64)), rel=1e-6
     )
     assert all(cost.needed_gflop <= 1.001 * cost.gflop for cost in result.stages)
+
+
+def test_the_chart_is_a_picture(result, tmp_path):
+    height, width, _ = cv2.imread(str(draw_benchmark(result, tmp_path / 'chart.png'))).shape
+    assert width > height > 200
 
 
 def test_memory_of_work_is_seen():

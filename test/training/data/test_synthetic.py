@@ -4,6 +4,9 @@ import errno
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +121,23 @@ def test_interrupted_set_resumes_to_the_same_files(folder: Path, tmp_path: Path)
     assert counts == list(range(2, FRAMES + 1))
     assert (out / 'training/image_2/000000.png').stat().st_mtime_ns == untouched
     assert files_of(out) == files_of(folder)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    program = (
+        'from pathlib import Path; from cmkd_ros.training.data.synthetic import generate_drive\n'
+        f'if __name__ == "__main__": generate_drive(Path("out"), 90, 7, workers=2, **{SIZE})'
+    )
+    (tmp_path / 'generate.py').write_text(program)
+    parent = subprocess.Popen(
+        [sys.executable, 'generate.py'], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob('out/training/label_2/*.txt')):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    # The workers hold the other end of the pipe: it closes when the last of them has ended.
+    assert parent.communicate(timeout=60) == ('', None)
 
 
 def test_more_frames_begin_with_the_same_frames(folder: Path) -> None:

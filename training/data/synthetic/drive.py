@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date, timedelta
@@ -191,7 +192,7 @@ def _render(out: Path, settings: DriveSettings, frames: list[int], workers: int)
     context = multiprocessing.get_context('spawn')
     # Each worker has its own run of frames: a street is built once, not by every worker.
     runs = np.array_split(np.array(frames), min(workers, len(frames)))
-    pools = [ProcessPoolExecutor(1, mp_context=context) for _ in runs]
+    pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) for _ in runs]
     try:
         tasks = [
             pool.submit(_write_frame, out, settings, int(frame))
@@ -206,6 +207,18 @@ def _render(out: Path, settings: DriveSettings, frames: list[int], workers: int)
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in pools:
             pool.shutdown()
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it is killed; it would wait for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_frame(out: Path, settings: DriveSettings, frame: int) -> None:

@@ -23,9 +23,7 @@ from cmkd_ros.model.student import Student
 LOG = logging.getLogger('cmkd.backend')
 BACKENDS = ('auto', 'torch', 'openvino', 'onnxruntime')
 FP32_LIMIT = 1e-4  # `head_deviation` of an engine that computes in fp32
-INT8_LIMIT = (
-    0.5  # of one that computes in int8: this frame finds damage, the AP in the file quality
-)
+INT8_LIMIT = 1.0  # of one that computes in int8: finds damage; quality is the AP in its file
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,9 @@ def for_backend(
     """The form of a student that an engine runs.
 
     An engine named outright exports the student's graph if need be and must compute what the
-    student does on one frame. 'auto' is the fastest engine that is installed, whose graph was
-    exported before (`cmkd export`), and that passes; else torch, and one log line says why.
+    student does on one frame. 'auto' is the first of openvino and onnxruntime that is installed,
+    whose graph was exported before (`cmkd export`), and that passes; else torch, and one log line
+    says why.
 
     Args:
         student: with a head, in eval mode, on `device`.
@@ -83,7 +82,10 @@ def for_backend(
             ) from error
     reasons = []
     if backend == 'auto' and device.type == 'cpu':
-        for name in ENGINES:
+        for name, kind in ENGINES.items():
+            if _wants_bf16(precision) and 'bf16' not in kind.precisions:
+                reasons.append(f'{name} has no bf16, which this CPU multiplies')
+                continue
             try:
                 return open_engine(student, precision, name, exports=False)
             except (ImportError, OSError, RuntimeError, ValueError) as error:
@@ -114,7 +116,7 @@ def open_engine(student: Student, precision: str, name: str, exports: bool) -> C
             f'{name} has no graph of this model yet (once: `cmkd export --model FILE`)'
         )
     kind = ENGINES[name]
-    if precision in ('auto', 'bf16') and 'bf16' in kind.precisions and cpu_multiplies_bf16():
+    if _wants_bf16(precision) and 'bf16' in kind.precisions:
         reduced = kind(student, graph, 'bf16')
         error = head_deviation(reduced, student)
         if error <= BF16_LIMIT:
@@ -140,6 +142,10 @@ def open_int8(student: Student) -> Chosen:
     engine = OpenVinoEngine(student, graph, 'int8')
     LOG.info('int8: %s', engine.cost)
     return Chosen(_checked(engine, student, INT8_LIMIT), 'int8', engine.name)
+
+
+def _wants_bf16(precision: str) -> bool:
+    return precision in ('auto', 'bf16') and cpu_multiplies_bf16()
 
 
 def _checked(engine: Engine, student: Student, limit: float = FP32_LIMIT) -> Engine:

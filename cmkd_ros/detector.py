@@ -64,7 +64,7 @@ class Detector:
                 runs, after checks of this machine, is `detector.precision`. On a CPU the network is
                 a fast form of the student's present weights, which later changes of these do not
                 reach.
-            backend: 'torch', 'openvino', 'onnxruntime', or 'auto': the fastest that is ready here,
+            backend: 'torch', 'openvino', 'onnxruntime', or 'auto': an engine if it is ready here,
                 see `for_backend`. What runs is `detector.backend`.
 
         Raises:

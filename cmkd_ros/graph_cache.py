@@ -69,12 +69,14 @@ def graph_of(student: Student) -> Path:
 def graph_digest(student: Student) -> str:
     """Sixteen letters that differ when anything that the graph computes does.
 
-    That is every weight and every plain number or word that a module holds (strides, ranges, ...).
+    That is every weight and every public number or word of a module (strides, ranges, ...).
     """
     digest = hashlib.sha256(f'{GRAPH_VERSION} {OPSET}'.encode())
     for name, module in student.named_modules():
         plain = {
-            key: value for key, value in sorted(vars(module).items()) if isinstance(value, _PLAIN)
+            key: value
+            for key, value in sorted(vars(module).items())
+            if isinstance(value, _PLAIN) and not key.startswith('_')
         }
         digest.update(f'{name} {type(module).__name__} {plain}'.encode())
     for name, tensor in (*student.named_parameters(), *student.named_buffers()):

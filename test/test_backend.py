@@ -97,6 +97,16 @@ def test_auto_without_graph_or_engine_is_torch_and_says_why(cache, caplog, monke
     assert not cache.exists()
 
 
+def test_auto_leaves_a_cpu_with_bf16_to_who_has_bf16(filled, caplog, monkeypatch):
+    monkeypatch.setattr('cmkd_ros.backend.cpu_multiplies_bf16', lambda: True)
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    with caplog.at_level(logging.INFO, 'cmkd'):
+        chosen = for_backend(tiny_student('anchor'), CPU, 'auto', 'auto')
+    assert chosen.backend == 'torch'
+    assert 'onnxruntime has no bf16' in caplog.text
+    assert for_backend(tiny_student('anchor'), CPU, 'fp32', 'auto').backend == 'onnxruntime'
+
+
 def test_a_graph_belongs_to_its_very_student(cache):
     digests = {graph_digest(student) for student in (tiny_student('anchor'), other_student())}
     assert len(digests) == 2

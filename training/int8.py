@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from cmkd_ros.export import camera_of as graph_camera
 from cmkd_ros.graph_cache import graph_of, int8_graph
 from cmkd_ros.int8_graph import quantise, save_int8
 from cmkd_ros.kitti_files import write_results
+from cmkd_ros.progress import show_progress
 from cmkd_ros.training.data.identity import identify_object_frames
 from cmkd_ros.training.data.kitti import KittiFrames
 from cmkd_ros.training.data.kitti_layout import KittiFolder
@@ -49,7 +50,6 @@ def export_int8(
     calibration: int = 200,
     frames: int = 300,
     allow_leak: bool = False,
-    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Int8Export:
     """Quantise a student with pictures of a KITTI folder and evaluate it on others.
 
@@ -61,7 +61,6 @@ def export_int8(
             half of it.
         frames: at most so many of the others are evaluated.
         allow_leak: evaluate frames that the student or its teacher learned from.
-        progress: called with (frames evaluated, of how many).
 
     Raises:
         FileNotFoundError, ValueError: a bundle, list or number that is wrong, or a leak.
@@ -95,7 +94,7 @@ def export_int8(
     with tempfile.TemporaryDirectory() as place:
         file = save_int8(graph, Path(place) / 'int8.xml', '')
         detectors[1].network = OpenVinoEngine(student, file, 'int8')
-        fp32, int8 = _evaluate(detectors, folder, judged, Path(place), progress)
+        fp32, int8 = _evaluate(detectors, folder, judged, Path(place))
     cost = describe_cost(fp32, int8)
     return Int8Export(save_int8(graph, int8_graph(student), cost), fp32, int8, cost)
 
@@ -120,7 +119,8 @@ def divide(names: Sequence[str], calibration: int, frames: int) -> tuple[list[st
 def describe_cost(fp32: KittiReport, int8: KittiReport) -> str:
     """What int8 costs, in the AP that papers compare."""
     name = next(iter(fp32.ap['strict']))
-    before, after = ((report.ap['strict'][name]['3d'] or {})['R40'][1] for report in (fp32, int8))
+    averages = [report.ap['strict'][name]['3d'] for report in (fp32, int8)]
+    before, after = (entry['R40'][1] if entry else 0.0 for entry in averages)
     return (
         f'{name} 3D moderate AP (R40) {after:.2f} instead of {before:.2f} on {int8.frames} frames'
     )
@@ -141,21 +141,21 @@ def _evaluate(
     folder: Path,
     names: list[str],
     place: Path,
-    progress: Callable[[int, int], None],
 ) -> list[KittiReport]:
     """One report per detector, each picture read once."""
     dataset = _frames(folder, names, detectors[0].class_names)
     places = [place / str(position) for position in range(len(detectors))]
     for results in places:
         results.mkdir()
-    for index, frame in enumerate(names):
-        sample = dataset[index]
-        camera = camera_of(sample)
-        for detector, results in zip(detectors, places, strict=True):
-            found = detector(sample.image_HW3, camera, sample.ref_to_cam_44)
-            rows = to_kitti_results(
-                found.boxes, found.scores_N, found.class_names, camera, sample.ref_to_cam_44
-            )
-            write_results(results / f'{frame}.txt', rows)
-        progress(index + 1, len(names))
+    with show_progress('evaluating', len(names)) as step:
+        for index, frame in enumerate(names):
+            sample = dataset[index]
+            camera = camera_of(sample)
+            for detector, results in zip(detectors, places, strict=True):
+                found = detector(sample.image_HW3, camera, sample.ref_to_cam_44)
+                rows = to_kitti_results(
+                    found.boxes, found.scores_N, found.class_names, camera, sample.ref_to_cam_44
+                )
+                write_results(results / f'{frame}.txt', rows)
+            step(index + 1, len(names))
     return [evaluate_folders(folder / 'label_2', results) for results in places]

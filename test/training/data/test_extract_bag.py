@@ -228,6 +228,12 @@ def test_several_bags_are_drives_of_their_own(tmp_path):
     assert (tmp_path / 'out' / 'DATASET').read_text() == 'van\n'
 
 
+@pytest.mark.parametrize(('storage', 'ending'), [('mcap', 'mcap'), ('sqlite3', 'db3')])
+def test_the_file_of_a_bag_will_do(tmp_path, storage, ending):
+    (file,) = simple_bag(tmp_path / 'bag', 2, storage=storage).glob(f'*.{ending}')
+    assert plan_extraction([file]).frames == 2
+
+
 def test_frames_that_two_bags_share_are_taken_once(tmp_path):
     first = simple_bag(tmp_path / 'first', 3)
     second = simple_bag(tmp_path / 'second', 3, START_NS + 2 * PERIOD_NS)

@@ -18,7 +18,8 @@ MESSAGES = 500
 def test_rubbish_is_counted_and_survived(small_model):
     """It raises unless a sound image after all that is answered by finite numbers."""
     found = measure_faults(MESSAGES, small_model)
-    assert found['images_received'] == MESSAGES + 1
+    assert MESSAGES < found['images_received'] <= MESSAGES + 1 + found['images_sent_again']
+    assert found['images_sent_again'] <= 2
     assert found['images_bad'] > MESSAGES / 10
     assert found['images_processed'] > MESSAGES / 20
     assert found['images_failed'] == 0

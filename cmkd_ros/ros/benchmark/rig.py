@@ -37,6 +37,7 @@ class Rig:
         """Prepare; `load` as of `DetectorNode`."""
         self._parameters = parameters
         self._load = load
+        self._executors: list[SingleThreadedExecutor] = []
         self._threads: list[threading.Thread] = []
         self.answers = 0
         self.last: Detection3DArray | None = None
@@ -64,6 +65,7 @@ class Rig:
         for node in (self.node, self.peer):
             executor = SingleThreadedExecutor(context=self._context)
             executor.add_node(node)
+            self._executors.append(executor)
             self._threads.append(threading.Thread(target=_spin, args=(executor,), daemon=True))
             self._threads[-1].start()
         self.wait(
@@ -77,11 +79,13 @@ class Rig:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._context.try_shutdown()
+        for executor in self._executors:
+            executor.shutdown()
         for thread in self._threads:
             thread.join(5.0)
         self.node.close()
         self.peer.destroy_node()
+        self._context.try_shutdown()
 
     def wait(self, condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
         """Wait for a condition.

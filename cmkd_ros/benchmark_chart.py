@@ -47,8 +47,8 @@ def draw_benchmark(result: Benchmark, out: Path) -> Path:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     width, height = result.size_wh
-    machine = f'{result.machine["cpu"]}, {result.machine["threads"]} threads'
-    axes.set(xlabel='ms', title=f'{result.student}, {width}x{height}: {machine}')
+    machine = f'{result.machine["cpu"]}, threads: {result.machine["threads"]}'
+    axes.set(xlabel='ms', title=f'{result.student}, {width}x{height} ({machine})')
     axes.legend(loc='center right')
     content = BytesIO()
     figure.savefig(content, format='png', dpi=100, bbox_inches='tight')

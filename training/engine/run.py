@@ -114,7 +114,7 @@ def fit(
         devices='auto' if recipe.device != 'cpu' else 1,
         max_epochs=recipe.optimiser.epochs or -1,
         max_steps=recipe.optimiser.steps or -1,
-        precision={'bf16': 'bf16-mixed', 'fp32': '32-true'}[precision],
+        precision='bf16-mixed' if precision == 'bf16' else '32-true',
         gradient_clip_val=recipe.optimiser.clip_norm,
         logger=[
             TensorBoardLogger(out, name='logs', version='tensorboard'),

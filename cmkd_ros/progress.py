@@ -41,10 +41,10 @@ def _lines(what: str, seconds: float) -> Step:
     first: int | None = None
 
     def step(done: int, of: int) -> None:
-        nonlocal said, first
-        if first is None:
-            first = done  # what an earlier run did says nothing about the speed of this one
+        nonlocal begin, said, first
         now = time.monotonic()
+        if first is None:  # neither an earlier run nor preparations tell the speed of this one
+            first, begin = done, now
         if now - said < seconds or done <= first:
             return
         said = now

@@ -130,8 +130,8 @@ def from_faces(
     kept = areas > 1e-12
     faces, corners, crosses, areas = faces[kept], corners[kept], crosses[kept], areas[kept]
     unit = crosses / areas[:, None]
-    same_vertex = faces[:, :, None, None] == faces
-    soft = same_vertex & (unit @ unit.T > CREASE_COSINE)[:, None, :, None]
+    same_vertex = faces[..., None] == faces.ravel()
+    soft = same_vertex & np.repeat(unit @ unit.T > CREASE_COSINE, 3, axis=1)[:, None]
     sums = soft.reshape(3 * len(faces), -1) @ np.repeat(crosses, 3, axis=0)
     normals = sums / np.sqrt((sums * sums).sum(1, keepdims=True))
     normals = np.round(normals / NORMAL_GRID) * NORMAL_GRID

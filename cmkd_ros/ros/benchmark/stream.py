@@ -31,7 +31,7 @@ from cmkd_ros.ros.node_process import ros_environment
 from cmkd_ros.ros.pairing import stamp_ns
 
 WARM_UP_S = 3.0  # while the processes find each other; its images do not count
-_DRAIN_S = 0.5  # for the last answer, beside the time of the network
+_LAST_ANSWER_S = 10.0  # to wait for it, beside the time of the stand-in
 _QUANTILES = (50, 95, 99, 100)
 
 
@@ -107,8 +107,8 @@ def measure_stream(
         listener.connect()
         listener.listen_until(camera.has_spoken)
         stamps_ns = camera.hear(START_TIMEOUT_S)
-        over = time.monotonic() + _DRAIN_S + network_s
-        listener.listen_until(lambda: time.monotonic() > over)
+        over = time.monotonic() + _LAST_ANSWER_S + network_s
+        listener.listen_until(lambda: listener.has(stamps_ns[-1]) or time.monotonic() > over)
         node.tell('end')
         record = node.hear(START_TIMEOUT_S)
     network = model.name if model else f'{1e3 * network_s:g} ms'
@@ -161,6 +161,12 @@ class _Listener:
 
         self.listen_until(connected)
 
+    def has(self, stamp: int) -> bool:
+        """Whether the last answer is to the image of that stamp, and its time is here too."""
+        if not self.arrays or len(self.latencies) < len(self.arrays):
+            return False
+        return _stamp_of(self.arrays[-1][1]) == stamp
+
     def listen_until(self, condition: Callable[[], bool]) -> None:
         """Keep what comes until the condition is true."""
         while not condition():
@@ -169,6 +175,10 @@ class _Listener:
 
 def _keep(kept: list[tuple[int, bytes]]) -> Callable[[bytes], None]:
     return lambda message_cdr: kept.append((time.time_ns(), message_cdr))
+
+
+def _stamp_of(array_cdr: bytes) -> int:
+    return stamp_ns(deserialize_message(array_cdr, Detection3DArray).header.stamp)
 
 
 def _summary(
@@ -182,8 +192,7 @@ def _summary(
     sent = {stamp for stamp in stamps_ns if stamp >= begin_ns}
     arrived_ms = {}
     for time_ns, message_cdr in listener.arrays:
-        stamp = stamp_ns(deserialize_message(message_cdr, Detection3DArray).header.stamp)
-        if stamp in sent:
+        if (stamp := _stamp_of(message_cdr)) in sent:
             arrived_ms[stamp] = (time_ns - stamp) / 1e6
     published_ms = []
     for time_ns, message_cdr in listener.latencies:

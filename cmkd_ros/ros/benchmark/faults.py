@@ -90,8 +90,8 @@ def _set_one(rig: Rig, name: str, value: float) -> bool:
 def _send(rig: Rig, info: CameraInfo, image: Image, is_over: Callable[[], Any]) -> int:
     """Publish a pair, again and again as a camera does, until a condition is true.
 
-    The middleware may lose the first image behind a new subscription, although reader and writer
-    are reliable and matched.
+    The middleware may lose the first image behind a new subscription, although both sides are
+    reliable and the publisher counts the subscription.
 
     Returns:
         How often it had to be sent again.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cmkd_ros.cli_arguments import parse_arguments
+from cmkd_ros.errors import FailedError
 from cmkd_ros.official_kind import STUDENT_CONFIGS
 from cmkd_ros.progress import show_progress
 
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
         sys.stderr.close()
+        return 1
+    except (FailedError, TimeoutError) as error:
+        print(f'cmkd: {error}', file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
         print(f'cmkd: {error}', file=sys.stderr)

@@ -53,7 +53,7 @@ def evaluate_bag(
 
     Raises:
         FileExistsError: `out` exists and is not empty.
-        FileNotFoundError, ValueError, RuntimeError, TimeoutError: as `replay_bag` and
+        FileNotFoundError, ValueError, FailedError, TimeoutError: as `replay_bag` and
             `evaluate_folders`.
     """
     if not labels.is_dir():

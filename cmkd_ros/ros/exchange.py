@@ -21,6 +21,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection3DArray
 
+from cmkd_ros.errors import FailedError
 from cmkd_ros.ros.node_process import NodeProcess, detector_process, ros_environment
 from cmkd_ros.ros.pairing import stamp_ns
 
@@ -50,7 +51,7 @@ class Exchange:
         """Start the node and activate it.
 
         Raises:
-            RuntimeError: it ended or refused; gives its last error.
+            FailedError: it ended or refused; gives its last error.
             TimeoutError: it did not answer.
         """
         with ExitStack() as stack:
@@ -61,7 +62,7 @@ class Exchange:
             for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
                 request = ChangeState.Request(transition=Transition(id=transition))
                 if not self._call(ChangeState, 'change_state', request).success:
-                    raise RuntimeError(f'the node cannot start: {self._process.complaint()}')
+                    raise FailedError(f'the node cannot start: {self._process.complaint()}')
             self._wait(self._is_connected, START_TIMEOUT_S, 'did not connect to the topics')
             self._stack = stack.pop_all()
         return self
@@ -85,7 +86,7 @@ class Exchange:
             The serialised Detection3DArray, and the milliseconds it took.
 
         Raises:
-            TimeoutError, RuntimeError: no answer; gives the node's last error.
+            TimeoutError, FailedError: no answer; gives the node's last error.
         """
         started = time.perf_counter()
         self._infos.publish(info_cdr)
@@ -105,7 +106,7 @@ class Exchange:
         """Change live parameters of the node; in force when this returns.
 
         Raises:
-            RuntimeError: the node refused.
+            FailedError: the node refused.
         """
         messages = [
             Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
@@ -113,16 +114,16 @@ class Exchange:
         request = SetParametersAtomically.Request(parameters=messages)
         result = self._call(SetParametersAtomically, 'set_parameters_atomically', request).result
         if not result.successful:
-            raise RuntimeError(f'the node refused a parameter: {result.reason}')
+            raise FailedError(f'the node refused a parameter: {result.reason}')
 
     def expect_nothing_more(self) -> None:
-        """Raise RuntimeError if an image was answered twice, or one that was not asked about."""
+        """Raise FailedError if an image was answered twice, or one that was not asked about."""
         deadline = time.monotonic() + _SETTLE_S
         while time.monotonic() < deadline:
             self._executor.spin_once(0.05)
         twice = [stamp for stamp, answers in self._answers.items() if len(answers) > 1]
         if twice:
-            raise RuntimeError(f'the node answered image {twice[0]} ns more than once')
+            raise FailedError(f'the node answered image {twice[0]} ns more than once')
 
     def _open_client(self, stack: ExitStack) -> None:
         # What the wheels' middleware needs to be found; on a machine with ROS all is set already.
@@ -166,7 +167,7 @@ class Exchange:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if self._process.exit_code() is not None:
-                raise RuntimeError(
+                raise FailedError(
                     f'the node ended with exit code {self._process.exit_code()}: '
                     f'{self._process.complaint()}'
                 )

@@ -88,7 +88,7 @@ def replay_bag(
 
     Raises:
         FileNotFoundError, ValueError: model or bag that cannot be used.
-        RuntimeError: the node did not start, refused the model or ended; gives its last error.
+        FailedError: the node did not start, refused the model or ended; gives its last error.
         TimeoutError: an image was not answered; gives the node's last error.
     """
     from cmkd_ros.checkpoint import load_bundle

@@ -2,6 +2,7 @@
 
 import io
 import json
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -11,7 +12,9 @@ pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (env/ builds it
 from rich.console import Console
 
 from cmkd_ros.cli import main
+from cmkd_ros.errors import FailedError
 from cmkd_ros.ros.benchmark.node_benchmark import measure_node, print_node_benchmark
+from cmkd_ros.ros.benchmark.peer_process import PeerProcess
 
 
 @pytest.fixture(scope='module')
@@ -49,3 +52,20 @@ def test_wrong_input_is_told_in_one_line(capsys):
     assert '/nowhere.cmkd: no such model file' in capsys.readouterr().err
     assert main(['benchmark']) == 2
     assert 'benchmark needs --model FILE' in capsys.readouterr().err
+
+
+def test_a_node_that_cannot_start_is_told_in_one_line(small_model, capsys):
+    """torch has no int8; the node says so in its log and ends."""
+    wrong = ['--model', str(small_model), '--precision', 'int8', '--size', '64', '64']
+    assert main(['benchmark', '--node', *wrong, '--rate', '10', '--seconds', '1']) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        'cmkd: the node process ended with exit code 2; its log above says why'
+    )
+
+
+def test_a_process_that_has_ended_neither_speaks_nor_listens():
+    with PeerProcess('camera', Connection.close) as camera:
+        with pytest.raises(FailedError, match='the camera process ended with exit code 0'):
+            camera.hear(60.0)
+        with pytest.raises(FailedError, match='the camera process ended with exit code 0'):
+            camera.tell('go on')

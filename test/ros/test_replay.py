@@ -206,6 +206,14 @@ def test_the_command_hands_parameters_to_the_node(bag, kitti, small_model, capsy
     assert 'no topic /left' in capsys.readouterr().err
 
 
+def test_a_node_that_refuses_to_start_is_told_in_one_line(bag, kitti, small_model, capsys):
+    files = ['--bag', str(bag), '--model', str(small_model), '--labels', str(kitti / 'label_2')]
+    assert main(['eval-bag', *files, '--precision', 'int8', '--device', 'cpu']) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('cmkd: the node cannot start: ')
+    assert 'precision int8 needs backend openvino' in line
+
+
 def test_real_frames_give_the_same_ap_through_the_network_and_through_the_node(
     shared_dir, small_model, tmp_path
 ):

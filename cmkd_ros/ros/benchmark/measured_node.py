@@ -43,16 +43,14 @@ def run_measured_node(
 ) -> None:
     """Run the node until something comes over the link; the process's main function.
 
-    Sends True once the node is active, and a `NodeRecord` at the end.
+    Sends True once the node is active, and a `NodeRecord` at the end. Where the node cannot be
+    configured or activated its log says why, and the process ends with code 2.
 
     Args:
         namespace: of the node.
         parameters: by dotted name.
         network_s: time of a network that always sees the same boxes; None runs `model.path`.
         link: pipe to whoever measures.
-
-    Raises:
-        RuntimeError: the node could not be configured or activated; its log says why.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     rclpy.init(args=_QUIET)
@@ -65,7 +63,7 @@ def run_measured_node(
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     if node.trigger_configure() != SUCCESS or node.trigger_activate() != SUCCESS:
-        raise RuntimeError('the node could not be started')
+        sys.exit(2)
     record = NodeRecord()
 
     def tick() -> None:

@@ -57,7 +57,7 @@ def measure_node(
 
     Raises:
         FileNotFoundError, ValueError: a model that cannot be used; times or rates of no sense.
-        RuntimeError, TimeoutError: as `measure_stream`.
+        FailedError, TimeoutError: as `measure_stream`.
     """
     sizes = SIZES if size is None else (tuple(size),)
     runs = list(product(sizes, rates_hz or RATES_HZ))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from cmkd_ros.errors import FailedError
+
 
 class PeerProcess:
     """Runs a function in a fresh interpreter while the context is open."""
@@ -50,20 +52,30 @@ class PeerProcess:
         """What it sent next.
 
         Raises:
-            RuntimeError: it ended without.
+            FailedError: it ended without.
             TimeoutError: it said nothing.
         """
         if not self._link.poll(timeout_s):
             raise TimeoutError(f'the {self._name} process said nothing within {timeout_s:.0f} s')
         try:
             return self._link.recv()
-        except EOFError:
-            self._process.join(10.0)
-            code = self._process.exitcode
-            raise RuntimeError(
-                f'the {self._name} process ended with exit code {code}; its log above says why'
-            ) from None
+        except (EOFError, ConnectionError):
+            raise self._ended() from None
 
     def tell(self, what: Any) -> None:
-        """Send something to it."""
-        self._link.send(what)
+        """Send something to it.
+
+        Raises:
+            FailedError: it ended before.
+        """
+        try:
+            self._link.send(what)
+        except ConnectionError:
+            raise self._ended() from None
+
+    def _ended(self) -> FailedError:
+        self._process.join(10.0)
+        code = self._process.exitcode
+        return FailedError(
+            f'the {self._name} process ended with exit code {code}; its log above says why'
+        )

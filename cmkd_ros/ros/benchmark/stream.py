@@ -86,7 +86,7 @@ def measure_stream(
         warm_up_s: seconds before.
 
     Raises:
-        RuntimeError, TimeoutError: a process ended, or did not answer.
+        FailedError, TimeoutError: a process ended, or did not answer.
     """
     os.environ.update(ros_environment())
     namespace = f'/cmkd_benchmark_{os.getpid()}'

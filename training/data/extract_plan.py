@@ -181,10 +181,10 @@ def _pair(
         check_heading(pose)
     except ValueError as error:
         raise ValueError(f'{recording.path}: {error}') from None
-    scale = options.width / camera.width if options.width else 1.0
+    resize = options.width / camera.width if options.width else 1.0
     LOG.info(
         '%s: images of %.0f x %.0f pixels, focal length %.0f pixels', recording.path,
-        scale * camera.width, scale * camera.height, scale * camera.fx_px,
+        resize * camera.width, resize * camera.height, resize * camera.fx_px,
     )  # fmt: skip
     LOG.info('%s: reference frame: %s', recording.path, pose.source)
     grounds = [ground_below_ref_m(pose.to_ref(points_N4)) for points_N4 in seen.scans_N4]

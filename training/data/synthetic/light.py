@@ -104,7 +104,7 @@ class Light:
             scene.street.noise,
         )
         normals = self._normals(material, points, faces, triangles_N)
-        colour = albedo * self._irradiance(material, points, faces, normals)
+        colour: FloatArray = albedo * self._irradiance(material, points, faces, normals)
         if SURFACES[material].gloss > 0:
             colour = self._glossy(material, colour, rays, normals)
         return self._hazy(colour, distance), reach

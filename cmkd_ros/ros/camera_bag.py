@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmkd_ros.bag_reader import BagReader, open_bag, stamp_ns
 from cmkd_ros.transform_buffer import TransformBuffer
 
 IMAGE, INFO = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CameraInfo'
@@ -38,13 +39,18 @@ class BagImage:
 class CameraBag:
     """A rosbag2 (sqlite3 or mcap) with images, camera_info and perhaps transforms."""
 
-    def __init__(self, reader: Any, path: Path, image_topic: str, info_topic: str) -> None:
+    def __init__(self, bag: BagReader, image_topic: str, info_topic: str) -> None:
         """Read all but the images; use `open_camera_bag`."""
-        self.path = path
-        self._reader = reader
-        self._images = _connection(reader, path, IMAGE, image_topic)
+        if bag.is_ros1:
+            raise ValueError(
+                f'{bag.path}: a bag of ROS 1, whose messages a ROS 2 node cannot be sent; '
+                '`rosbags-convert --src FILE --dst FOLDER` makes a rosbag2 of it'
+            )
+        self.path = bag.path
+        self._bag = bag
+        self._images = _connection(bag, IMAGE, image_topic)
         self.image_topic = self._images[0].topic
-        infos = _connection(reader, path, INFO, info_topic)
+        infos = _connection(bag, INFO, info_topic)
         self.info_topic = infos[0].topic
         self.transforms = TransformBuffer(keep_all=True)
         self._names: dict[int, str] = {}
@@ -58,27 +64,25 @@ class CameraBag:
         """Yield the images in the order of recording.
 
         Raises:
-            ValueError: two images have one stamp, so that answers could not be told apart.
+            ValueError: two images have one stamp, so that answers could not be told apart; an image
+                is in another frame than the camera_info; or the bag is damaged.
         """
         seen: set[int] = set()
-        for index, (connection, time_ns, raw) in enumerate(
-            self._reader.messages(connections=self._images)
-        ):
-            header = self._reader.deserialize(raw, connection.msgtype).header
-            stamp_ns = _stamp_ns(header)
-            if stamp_ns in seen:
+        for index, (_, time_ns, raw, image) in enumerate(self._bag.messages(self._images)):
+            frame, stamp = image.header.frame_id, stamp_ns(image.header)
+            if stamp in seen:
                 raise ValueError(
                     f'{self.path}: image {index} of {self.image_topic} has the same stamp '
-                    f'({stamp_ns} ns) as an earlier one'
+                    f'({stamp} ns) as an earlier one'
                 )
-            seen.add(stamp_ns)
-            info_cdr, info = self._info_for(header.frame_id, stamp_ns)
+            seen.add(stamp)
+            info_cdr, info = self._info_for(frame, stamp)
             name = self._names.get(time_ns, f'{index:06d}')
-            yield BagImage(name, stamp_ns, header.frame_id, bytes(raw), info_cdr, info)
+            yield BagImage(name, stamp, frame, bytes(raw), info_cdr, info)
 
-    def _info_for(self, frame: str, stamp_ns: int) -> tuple[bytes, Any]:
+    def _info_for(self, frame: str, stamp: int) -> tuple[bytes, Any]:
         """The camera_info of equal stamp, else the last one before, else the first."""
-        place = bisect_right(self._infos, stamp_ns, key=lambda entry: entry[0])
+        place = bisect_right(self._infos, stamp, key=lambda entry: entry[0])
         _, raw, info = self._infos[max(place - 1, 0)]
         if info.header.frame_id != frame:
             raise ValueError(
@@ -91,20 +95,25 @@ class CameraBag:
         infos_topic = infos[0].topic
         wanted = [
             connection
-            for connection in self._reader.connections
+            for connection in self._bag.connections
             if connection.topic in (infos_topic, FRAME_ID_TOPIC, '/tf', '/tf_static')
         ]
-        for connection, time_ns, raw in self._reader.messages(connections=wanted):
-            message = self._reader.deserialize(raw, connection.msgtype)
+        for connection, time_ns, raw, message in self._bag.messages(wanted):
             if connection.topic == infos_topic:
-                self._infos.append((_stamp_ns(message.header), bytes(raw), message))
+                self._infos.append((stamp_ns(message.header), bytes(raw), message))
             elif connection.topic == FRAME_ID_TOPIC:
                 self._names[time_ns] = message.data
             else:
-                self.transforms.put(message.transforms, connection.topic == '/tf_static')
+                self._put(message, connection.topic)
         self._infos.sort(key=lambda entry: entry[0])
         if not self._infos:
             raise ValueError(f'{self.path}: no message on {infos_topic}')
+
+    def _put(self, message: Any, topic: str) -> None:
+        try:
+            self.transforms.put(message.transforms, topic == '/tf_static')
+        except ValueError as error:
+            raise ValueError(f'{self.path}: {topic}: {error}') from None
 
 
 @contextlib.contextmanager
@@ -112,41 +121,28 @@ def open_camera_bag(path: Path, image_topic: str = '', info_topic: str = '') -> 
     """Open a bag.
 
     Args:
-        path: folder of the bag.
+        path: of a rosbag2.
         image_topic, info_topic: empty for the only topic of that type.
 
     Raises:
         FileNotFoundError: no such bag.
-        ValueError: not a bag, damaged, or the topics are not there or not unique.
+        ValueError: not a bag, one of ROS 1, damaged, or the topics are not there or not unique.
     """
-    from rosbags.highlevel import AnyReader, AnyReaderError
-    from rosbags.rosbag2 import ReaderError
-    from rosbags.serde import SerdeError
-    from rosbags.typesys import Stores, get_typestore
-
-    if not path.exists():
-        raise FileNotFoundError(f'{path}: no such bag')
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            yield CameraBag(reader, path, image_topic, info_topic)
-    except (AnyReaderError, ReaderError, SerdeError) as error:
-        raise ValueError(f'{path}: cannot be read as a rosbag2: {error}') from error
+    with open_bag(path) as bag:
+        yield CameraBag(bag, image_topic, info_topic)
 
 
-def _connection(reader: Any, path: Path, kind: str, topic: str) -> list[Any]:
+def _connection(bag: BagReader, kind: str, topic: str) -> list[Any]:
     """The connections of one topic."""
-    found = [connection for connection in reader.connections if connection.msgtype == kind]
+    found = [connection for connection in bag.connections if connection.msgtype == kind]
     topics = sorted({connection.topic for connection in found})
     if topic and topic not in topics:
         raise ValueError(
-            f'{path}: no topic {topic} of {kind}; there are: {", ".join(topics) or "none"}'
+            f'{bag.path}: no topic {topic} of {kind}; there are: {", ".join(topics) or "none"}'
         )
     if not topic and len(topics) != 1:
         raise ValueError(
-            f'{path}: expected one topic of {kind}, found {", ".join(topics) or "none"}; choose one'
+            f'{bag.path}: expected one topic of {kind}, found {", ".join(topics) or "none"}; '
+            'choose one'
         )
     return [connection for connection in found if connection.topic == (topic or topics[0])]
-
-
-def _stamp_ns(header: Any) -> int:
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec

@@ -13,6 +13,8 @@ pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (env/ builds it
 pytest.importorskip('rosbags', reason='needs rosbags')
 
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.typesys import Stores, get_typestore
 
 from cmkd_ros import Detector
 from cmkd_ros.cli import main
@@ -167,14 +169,30 @@ def damage(path, folder, how):
         (copy / 'metadata.yaml').unlink()
     elif how == 'no data':
         data.unlink()
+    elif how == 'one message':  # the index says that all is well
+        content = bytearray(data.read_bytes())
+        place = content.index(b'\x28\xb5\x2f\xfd')  # a compressed chunk
+        content[place : place + 12] = b'\xee' * 12
+        data.write_bytes(content)
     return copy
 
 
-@pytest.mark.parametrize('how', ['truncated', 'no metadata', 'no data'])
+@pytest.mark.parametrize('how', ['truncated', 'no metadata', 'no data', 'one message'])
 def test_a_damaged_bag_is_named_before_anything_starts(bag, small_model, tmp_path, how):
     broken = damage(bag, tmp_path, how)
-    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(str(broken))):
+    with pytest.raises(ValueError, match=f'^{re.escape(str(broken))}: .*not a bag.*mcap recover'):
         replay_bag(broken, model=small_model)
+
+
+def test_a_bag_of_ros_1_is_refused_with_a_way_out(tmp_path):
+    typestore = get_typestore(Stores.ROS1_NOETIC)
+    with Writer1(tmp_path / 'one.bag') as writer:
+        writer.add_connection('/camera/image', 'sensor_msgs/msg/Image', typestore=typestore)
+    with (
+        pytest.raises(ValueError, match=r'one\.bag: a bag of ROS 1, .*`rosbags-convert'),
+        open_camera_bag(tmp_path / 'one.bag'),
+    ):
+        pass
 
 
 def test_wrong_models_bags_and_folders_are_named(bag, kitti, small_model, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmkd_ros.bag_reader import stamp_ns
 from cmkd_ros.camera_info import camera_from_info
 from cmkd_ros.geometry import CameraModel, Rectifier
 from cmkd_ros.image_pixels import decode_compressed, decode_image
@@ -19,7 +20,7 @@ from cmkd_ros.training.data.extract_check import seen_points
 from cmkd_ros.training.data.extract_cloud import cloud_to_points, scale_intensity
 from cmkd_ros.training.data.extract_options import ExtractOptions
 from cmkd_ros.training.data.extract_pose import RigPose, rig_pose
-from cmkd_ros.training.data.extract_recording import Recording, stamp_ns
+from cmkd_ros.training.data.extract_recording import Recording
 
 
 @dataclass(frozen=True, eq=False)

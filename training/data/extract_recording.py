@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cmkd_ros.bag_reader import BagReader, open_bag, stamp_ns
 from cmkd_ros.training.data.extract_topics import COMPRESSED, TopicChoice, Topics, find_topics
 from cmkd_ros.transform_buffer import TransformBuffer
 
 LOG = logging.getLogger('cmkd.data')
 _TRANSFORMS = ('tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage')
-_RESCUE = (
-    'a recording that was cut off may be saved by `ros2 bag reindex` or `mcap recover`, '
-    'one of ROS 1 by `rosbag reindex`'
-)
 
 
 class Recording:
@@ -29,10 +26,10 @@ class Recording:
         transforms: all of /tf and /tf_static.
     """
 
-    def __init__(self, reader: Any, path: Path, choice: TopicChoice) -> None:
-        self.path = path
-        self._reader = reader
-        self.topics: Topics = find_topics(path, reader.connections, choice)
+    def __init__(self, bag: BagReader, choice: TopicChoice) -> None:
+        self.path = bag.path
+        self._bag = bag
+        self.topics: Topics = find_topics(bag.path, bag.connections, choice)
         self.transforms = TransformBuffer(keep_all=True)
         self._trust_info = bool(choice.camera_info)
         self._infos: list[tuple[int, Any]] = []
@@ -51,7 +48,7 @@ class Recording:
     @property
     def start_ns(self) -> int:
         """Time of the first message of any topic."""
-        return int(self._reader.start_time)
+        return self._bag.start_ns
 
     @property
     def is_compressed(self) -> bool:
@@ -65,8 +62,9 @@ class Recording:
             ValueError: the bag is damaged.
         """
         images = {connection.topic for connection in self.topics.images}
-        for connection, message in self._read([*self.topics.images, *self.topics.clouds]):
-            yield connection.topic in images, stamp_ns(message.header), message
+        for found in self._bag.messages([*self.topics.images, *self.topics.clouds]):
+            message = found.content
+            yield found.connection.topic in images, stamp_ns(message.header), message
 
     def info_for(self, frame_id: str, stamp: int) -> Any:
         """The camera_info of equal stamp, else the last one before, else the first.
@@ -86,8 +84,8 @@ class Recording:
 
     def _read_small_topics(self) -> None:
         infos = self.topics.infos
-        wanted = [c for c in self._reader.connections if c.msgtype in _TRANSFORMS]
-        for connection, message in self._read([*infos, *wanted]):
+        wanted = [c for c in self._bag.connections if c.msgtype in _TRANSFORMS]
+        for connection, _, _, message in self._bag.messages([*infos, *wanted]):
             if connection.msgtype not in _TRANSFORMS:
                 self._infos.append((stamp_ns(message.header), message))
                 continue
@@ -101,44 +99,14 @@ class Recording:
         if not self._infos:
             raise ValueError(f'{self.path}: no message on {infos[0].topic}')
 
-    def _read(self, connections: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        try:
-            for connection, _, raw in self._reader.messages(connections=connections):
-                yield connection, self._reader.deserialize(raw, connection.msgtype)
-        except Exception as error:  # storages and compressions raise all sorts
-            raise _unreadable(self.path, error) from error
-
 
 @contextlib.contextmanager
 def open_recording(path: Path, choice: TopicChoice) -> Iterator[Recording]:
-    """Open a bag: folder or file of a rosbag2 (sqlite3, mcap), or a `.bag` file of ROS 1.
+    """Open a bag that `open_bag` reads.
 
     Raises:
         FileNotFoundError: no such bag.
         ValueError: not a bag, damaged, or its topics are not there or not unique.
     """
-    from rosbags.highlevel import AnyReader
-    from rosbags.typesys import Stores, get_typestore
-
-    if not path.exists():
-        raise FileNotFoundError(f'{path}: no such bag')
-    if path.is_dir() and not (path / 'metadata.yaml').is_file():
-        raise ValueError(f'{path}: not a bag, or one without metadata.yaml; {_RESCUE}')
-    with contextlib.ExitStack() as stack:
-        try:
-            reader = stack.enter_context(
-                AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-            )
-        except Exception as error:  # storages and compressions raise all sorts
-            raise _unreadable(path, error) from error
-        yield Recording(reader, path, choice)
-
-
-def stamp_ns(header: Any) -> int:
-    """Nanoseconds of a header's stamp."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = ' '.join(str(error).split()).rstrip('.')
-    return ValueError(f'{path}: damaged, or not a bag: {reason}; {_RESCUE}')
+    with open_bag(path) as bag:
+        yield Recording(bag, choice)

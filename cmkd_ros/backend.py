@@ -104,7 +104,7 @@ def open_engine(student: Student, precision: str, name: str, exports: bool) -> C
         exports: whether to export the graph if it is not in the cache.
 
     Raises:
-        ImportError, OSError, RuntimeError, ValueError: it cannot be used; says why.
+        ImportError, OSError, FailedError, ValueError: it cannot be used; says why.
     """
     if importlib.util.find_spec(name) is None:
         raise ImportError(f'{name} is not installed', name=name)
@@ -129,7 +129,7 @@ def open_int8(student: Student) -> Chosen:
     """OpenVINO with the int8 graph of a student; one log line tells what that costs.
 
     Raises:
-        ImportError, OSError, RuntimeError, ValueError: it cannot be used; says why.
+        ImportError, OSError, FailedError, ValueError: it cannot be used; says why.
     """
     if importlib.util.find_spec(OpenVinoEngine.name) is None:
         raise ImportError('openvino is not installed', name=OpenVinoEngine.name)

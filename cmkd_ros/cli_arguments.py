@@ -74,7 +74,7 @@ def _add_runtime_commands(add: Add) -> None:
     which.add_argument('--model', type=Path, help='student bundle (*.cmkd)')
     which.add_argument('--student', metavar='NAME', help='r18, scd_r50, ... with random weights')
     bench.add_argument(
-        '--size', type=int, nargs=2, metavar=('W', 'H'),
+        '--size', type=_count, nargs=2, metavar=('W', 'H'),
         help='of the image; default: 1242 375, with --node 1920 1080 too',
     )  # fmt: skip
     bench.add_argument('--repeats', type=int, default=10, help='default: %(default)s')
@@ -109,11 +109,11 @@ def _add_runtime_commands(add: Add) -> None:
         '--external-data', action='store_true', help='weights in a file of their own, FILE.data'
     )
     export.add_argument(
-        '--size', type=int, nargs=2, default=(1242, 375), metavar=('W', 'H'),
+        '--size', type=_count, nargs=2, default=(1242, 375), metavar=('W', 'H'),
         help='of the compared images; the graph takes any; default: 1242 375',
     )  # fmt: skip
     export.add_argument(
-        '--frames', type=int, metavar='N', help='compared; default: 5; int8: evaluated, 300'
+        '--frames', type=_count, metavar='N', help='compared; default: 5; int8: evaluated, 300'
     )
     int8 = export.add_argument_group('int8')
     int8.add_argument('--data', type=Path, help='KITTI folder with labels')
@@ -142,6 +142,12 @@ def _add_runtime_commands(add: Add) -> None:
     synth.add_argument('--rig', type=Path, help='YAML file with focal length and sensor heights')
     synth.add_argument('--density', type=float, default=1.0, help='amount of traffic; default: 1')
     synth.add_argument('--workers', type=int, default=2, help='processes; default: %(default)s')
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found '{text}'")
+    return int(text)
 
 
 def _named_file(text: str) -> tuple[str, Path]:

@@ -84,7 +84,7 @@ def export_compared(
         size_wh, frames, progress: as `check_engines`.
 
     Raises:
-        ValueError, OSError, ImportError, RuntimeError: as `load_bundle`, `export_onnx`.
+        ValueError, OSError, ImportError, FailedError: as `load_bundle`, `export_onnx`.
     """
     if out is None and (precision != 'fp32' or external_data):
         raise ValueError('--precision and --external-data are of a file: name it by --onnx')
@@ -113,8 +113,11 @@ def check_engines(
         One entry per engine; none when neither onnxruntime nor openvino is installed.
 
     Raises:
-        RuntimeError: an engine does not open the file.
+        ValueError: no frame.
+        FailedError: an engine does not open or run the file.
     """
+    if frames < 1:
+        raise ValueError(f'{frames} frames to compare: expected 1 or more')
     engines = {}
     for name, kind in ENGINES.items():
         if importlib.util.find_spec(name) is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cmkd_ros.errors import FailedError
 from cmkd_ros.export import head_output_type
 from cmkd_ros.int8_graph import cost_of
 from cmkd_ros.model.export_form import CameraInputs, camera_inputs
@@ -46,7 +47,7 @@ class Engine(ABC):
         Raises:
             ImportError: the engine is not installed.
             ValueError: a precision that the engine does not have.
-            RuntimeError: the engine is too old for the graph, or refuses an operator of it.
+            FailedError: the engine is too old for the graph, or refuses an operator of it.
         """
         if precision not in self.precisions:
             raise ValueError(
@@ -61,8 +62,7 @@ class Engine(ABC):
         except ImportError:
             raise
         except Exception as error:  # every engine has errors of its own
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise RuntimeError(f'{self.name} does not open {graph}: {reason[-1]}') from error
+            raise FailedError(f'{self.name} does not open {graph}: {_last_line(error)}') from error
 
     def __call__(
         self,
@@ -74,17 +74,22 @@ class Engine(ABC):
 
         Raises:
             ValueError: more than one image.
+            FailedError: the engine does not run, as where memory is short.
         """
         if len(image_13HW) != 1:
             raise ValueError(f'{self.name} takes one image at a time, found {len(image_13HW)}')
         height, width = image_13HW.shape[2:]
         like = torch.empty(0, -(-height // self._stride), -(-width // self._stride))
         indices = self._lift.indices(cam_to_img_134[0], ref_to_cam_144[0], (height, width), like)
-        if self._camera is None or self._camera[0] is not indices:
-            inputs = camera_inputs(indices, self._lift.cells_xyz)
-            self._camera = (indices, [tensor.numpy() for tensor in inputs])
-            self._take_camera(self._camera[1])
-        maps = self._run(np.ascontiguousarray(image_13HW.numpy()))
+        try:
+            if self._camera is None or self._camera[0] is not indices:
+                inputs = camera_inputs(indices, self._lift.cells_xyz)
+                self._camera = (indices, [tensor.numpy() for tensor in inputs])
+                self._take_camera(self._camera[1])
+            maps = self._run(np.ascontiguousarray(image_13HW.numpy()))
+        except Exception as error:  # those of onnxruntime are no RuntimeError
+            self._camera = None
+            raise FailedError(f'{self.name} does not run: {_last_line(error)}') from error
         return EngineOutput(self._output(*(torch.from_numpy(values) for values in maps)))
 
     @abstractmethod
@@ -96,6 +101,11 @@ class Engine(ABC):
 
     @abstractmethod
     def _run(self, image_13HW: np.ndarray) -> list[np.ndarray]: ...
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 class OpenVinoEngine(Engine):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from cmkd_ros.errors import FailedError
 from cmkd_ros.model.anchor_head import AnchorHead
 from cmkd_ros.model.center_head import CenterHead
 from cmkd_ros.model.export_form import CameraInputs, ExportForm, camera_inputs
@@ -47,10 +48,10 @@ def export_onnx(
         ValueError: a student without head, or a weight beyond the range of fp16.
         ImportError: no onnx or onnxscript.
         OSError: the folder of `out` cannot be written.
+        FailedError: torch cannot export it.
     """
-    out.parent.mkdir(
-        parents=True, exist_ok=True
-    )  # first: refused in a moment, exported in a minute
+    # First: refused in a moment, exported in a minute.
+    out.parent.mkdir(parents=True, exist_ok=True)
     return write_graph(onnx_model(student), out, precision, external_data)
 
 
@@ -86,7 +87,7 @@ def onnx_model(student: Student) -> ModelProto:
     Raises:
         ValueError: a student without head.
         ImportError: no onnx or onnxscript.
-        RuntimeError: torch cannot export it.
+        FailedError: torch cannot export it.
     """
     import onnx  # noqa: F401  (named by the error where it is missing)
     import onnxscript  # noqa: F401
@@ -120,11 +121,14 @@ def onnx_model(student: Student) -> ModelProto:
                 dynamic_shapes=shapes,
                 verbose=False,
             )
+    except RuntimeError as error:  # its errors are pages long, the reason is in the first line
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FailedError(f'torch cannot export this student: {reason}') from error
     finally:
         for talker, level in zip(talkers, levels, strict=True):
             talker.setLevel(level)
     if program is None:
-        raise RuntimeError('torch.onnx.export returned no program')
+        raise FailedError('torch cannot export this student: it returned no program')
     return program.model_proto
 
 

@@ -50,6 +50,7 @@ def graph_of(student: Student) -> Path:
         ValueError: a student without head.
         ImportError: it is not in the cache, and no onnx or onnxscript.
         OSError: the cache cannot be written.
+        FailedError: torch cannot export it.
     """
     file = cached_graph(student)
     if not file.is_file():

@@ -72,3 +72,13 @@ def test_wrong_input_is_told_in_one_line(capsys):
     assert 'repeats = 0: must be at least 1' in capsys.readouterr().err
     assert main(['benchmark', '--student', 'r18', '--precision', 'fp16']) == 2
     assert 'fp16 needs a CUDA device' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'wrong', [['benchmark', '--size', '0', '96'], ['export', '--model', 'm', '--frames', '-1']]
+)
+def test_sizes_and_numbers_below_one_are_refused(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    assert ended.value.code == 2
+    assert "expected 1 or more, found '" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import onnx
 
 from cmkd_ros.engine_parity import check_engines
 from cmkd_ros.engines import ENGINES
+from cmkd_ros.errors import FailedError
 from cmkd_ros.export import random_frame, write_graph
 
 
@@ -65,11 +66,25 @@ def with_unknown_operator(file, out):
 def test_an_operator_that_an_engine_refuses_is_told_in_one_line(exported, name, tmp_path):
     student, file = exported('anchor')
     odd = with_unknown_operator(file, tmp_path / 'odd.onnx')
-    with pytest.raises(
-        RuntimeError, match=rf'^{name} does not open \S+odd\.onnx: .*Odd.*$'
-    ) as told:
+    with pytest.raises(FailedError, match=rf'^{name} does not open \S+odd\.onnx: .*Odd.*$') as told:
         ENGINES[name](student, odd)
     assert '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_an_engine_that_fails_while_running_says_so_and_goes_on(exported, name):
+    student, file = exported('anchor')
+    engine = ENGINES[name](student, file)
+    image, cam_to_img, ref_to_cam = random_frame(student, (64, 32), 0)
+    with pytest.raises(FailedError, match=f'^{name} does not run: ') as told:
+        engine(image[:, :1], cam_to_img[None], ref_to_cam[None])  # the graph wants three channels
+    assert '\n' not in str(told.value)
+    assert engine(image, cam_to_img[None], ref_to_cam[None]).head.cls_logits.isfinite().all()
+
+
+def test_no_frame_proves_nothing(exported):
+    with pytest.raises(ValueError, match='0 frames to compare: expected 1 or more'):
+        check_engines(*exported('anchor'), (64, 32), frames=0)
 
 
 @pytest.mark.parametrize('external_data', [False, True])

@@ -106,6 +106,20 @@ def camera_from_info(
         raise ValueError(f"camera_info of frame '{message.header.frame_id}': {error}") from None
 
 
+def check_size(image_HW3: np.ndarray, camera: CameraModel) -> None:
+    """Check that an image has the size that its camera_info describes.
+
+    Raises:
+        ValueError: it has not.
+    """
+    height, width = image_HW3.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        raise ValueError(
+            f'image is {width}x{height} pixels, but camera_info describes '
+            f'{camera.width}x{camera.height}'
+        )
+
+
 def _numbers(message: Any, name: str) -> Any:
     """K, P, R or D, which ROS 1 writes with capital letters."""
     return getattr(message, name) if hasattr(message, name) else getattr(message, name.upper())

@@ -1,4 +1,4 @@
-"""Camera messages -> what the detector takes: RGB pixels and a `CameraModel`.
+"""What is ROS's own about camera messages: encodings by cv_bridge, and what caches go by.
 
 Letters: H, W image rows, columns. Nothing is copied where the message's own buffer will do, so the
 message must outlive the image, and the image must not be written to.
@@ -7,21 +7,10 @@ message must outlive the image, and the image must not be written to.
 from __future__ import annotations
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, Image
 
-from cmkd_ros.camera_info import camera_from_info
-from cmkd_ros.geometry import CameraModel
-from cmkd_ros.image_pixels import ENCODINGS, decode_compressed, decode_image
+from cmkd_ros.image_pixels import ENCODINGS, decode_image
 from cmkd_ros.ros.raw_image import RawImage
-
-__all__ = [
-    'ENCODINGS',
-    'camera_from_info',
-    'check_size',
-    'compressed_to_rgb',
-    'image_to_rgb',
-    'info_key',
-]
 
 
 def image_to_rgb(message: Image | RawImage, assume_encoding: str = '') -> np.ndarray:
@@ -65,15 +54,6 @@ def _by_cv_bridge(message: Image | RawImage, name: str) -> np.ndarray:
         raise ValueError(f"image encoding '{name}': cv_bridge cannot convert it: {error}") from None
 
 
-def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
-    """Decode a JPEG or PNG image message to (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: the data is no picture that OpenCV can decode.
-    """
-    return decode_compressed(message)
-
-
 def info_key(message: CameraInfo) -> tuple:
     """What a camera depends on, for caches: everything but the header."""
     roi = message.roi
@@ -88,13 +68,3 @@ def info_key(message: CameraInfo) -> tuple:
         (message.binning_x, message.binning_y),
         (roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify),
     )
-
-
-def check_size(image_HW3: np.ndarray, camera: CameraModel) -> None:
-    """Raise ValueError unless the image has the size that its camera_info describes."""
-    height, width = image_HW3.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ValueError(
-            f'image is {width}x{height} pixels, but camera_info describes '
-            f'{camera.width}x{camera.height}'
-        )

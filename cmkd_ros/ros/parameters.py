@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 
-from cmkd_ros.ros.conversions import ENCODINGS
+from cmkd_ros.image_pixels import ENCODINGS
 
 CLASS_THRESHOLDS = 'post.class_thresholds'
 

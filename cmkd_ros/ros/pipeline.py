@@ -16,15 +16,10 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from cmkd_ros.camera_info import convention_of
+from cmkd_ros.camera_info import camera_from_info, check_size, convention_of
 from cmkd_ros.geometry import CameraModel, camera_mount_pose
-from cmkd_ros.ros.conversions import (
-    camera_from_info,
-    check_size,
-    compressed_to_rgb,
-    image_to_rgb,
-    info_key,
-)
+from cmkd_ros.image_pixels import decode_compressed
+from cmkd_ros.ros.conversions import image_to_rgb, info_key
 from cmkd_ros.ros.pairing import CameraInfos, stamp_ns
 from cmkd_ros.ros.parameters import Parameters
 from cmkd_ros.ros.pose import PoseChooser, ReferencePose
@@ -103,7 +98,7 @@ class Pipeline:
         """
         header = message.header
         if isinstance(message, CompressedImage):
-            image_HW3 = compressed_to_rgb(message)
+            image_HW3 = decode_compressed(message)
         else:
             image_HW3 = image_to_rgb(message, parameters.assume_encoding)
         camera = self._camera_for(header.frame_id, header.stamp, parameters)

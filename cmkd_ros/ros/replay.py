@@ -16,10 +16,9 @@ import numpy as np
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection3DArray
 
-from cmkd_ros.camera_info import convention_of
+from cmkd_ros.camera_info import camera_from_info, convention_of
 from cmkd_ros.geometry import CameraModel, invert_se3, matrix_to_quaternion
 from cmkd_ros.ros.camera_bag import BagImage, open_camera_bag
-from cmkd_ros.ros.conversions import camera_from_info
 from cmkd_ros.ros.exchange import Exchange
 from cmkd_ros.ros.parameters import Parameters, parse_parameters
 from cmkd_ros.ros.pipeline import rectified_pose

@@ -17,8 +17,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 from cmkd_ros import Detector
+from cmkd_ros.camera_info import camera_from_info
 from cmkd_ros.geometry import camera_mount_pose, invert_se3
-from cmkd_ros.ros.conversions import camera_from_info
 from cmkd_ros.ros.pipeline import rectified_pose
 
 FX, WIDTH, HEIGHT = 190.0, 320, 96  # of the model's training camera and its image

@@ -8,14 +8,9 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from cmkd_ros.ros.conversions import (
-    ENCODINGS,
-    camera_from_info,
-    check_size,
-    compressed_to_rgb,
-    image_to_rgb,
-    info_key,
-)
+from cmkd_ros.camera_info import camera_from_info, check_size
+from cmkd_ros.image_pixels import ENCODINGS, decode_compressed
+from cmkd_ros.ros.conversions import image_to_rgb, info_key
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 255, (6, 8, 3), dtype=np.uint8)
@@ -149,19 +144,19 @@ def compressed(suffix: str) -> bytes:
 
 
 def test_compressed_png_is_exact_and_jpeg_has_the_right_colours():
-    seen = compressed_to_rgb(CompressedImage(format='png', data=compressed('.png')))
+    seen = decode_compressed(CompressedImage(format='png', data=compressed('.png')))
     np.testing.assert_array_equal(seen, RGB)
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 2] = 255
     jpeg = cv2.imencode('.jpg', red)[1].tobytes()
-    seen = compressed_to_rgb(CompressedImage(format='rgb8; jpeg compressed bgr8', data=jpeg))
+    seen = decode_compressed(CompressedImage(format='rgb8; jpeg compressed bgr8', data=jpeg))
     assert np.abs(seen.astype(int) - [255, 0, 0]).max() <= 2
 
 
 @pytest.mark.parametrize('data', [b'', b'no picture', compressed('.png')[:20]])
 def test_compressed_rubbish_is_refused(data):
     with pytest.raises(ValueError, match=f"{len(data)} bytes, format 'jpeg', cannot be decoded"):
-        compressed_to_rgb(CompressedImage(format='jpeg', data=data))
+        decode_compressed(CompressedImage(format='jpeg', data=data))
 
 
 def test_camera_info_becomes_a_camera(messages, small_P_px_34):

@@ -22,10 +22,10 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, Image
 
 from cmkd_ros import Detector
+from cmkd_ros.camera_info import camera_from_info
 from cmkd_ros.evaluation.kitti_results import to_kitti_results
 from cmkd_ros.geometry import invert_se3, matrix_to_quaternion, transform_points
 from cmkd_ros.kitti_files import read_calibration, read_results
-from cmkd_ros.ros.conversions import camera_from_info
 from cmkd_ros.ros.detection_messages import detections_from_message
 from cmkd_ros.ros.eval_bag import write_kitti_results
 from cmkd_ros.ros.replay import replay_bag

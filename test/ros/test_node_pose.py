@@ -9,8 +9,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (env/ builds it)')
 
 from cmkd_ros import CameraModel, Detector
+from cmkd_ros.camera_info import camera_from_info
 from cmkd_ros.geometry import camera_mount_pose
-from cmkd_ros.ros.conversions import camera_from_info
 from cmkd_ros.ros.detection_messages import detections_from_message
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmkd_ros.bag_reader import stamp_ns
-from cmkd_ros.camera_info import camera_from_info
+from cmkd_ros.camera_info import camera_from_info, check_size
 from cmkd_ros.geometry import CameraModel, Rectifier
 from cmkd_ros.image_pixels import decode_compressed, decode_image
 from cmkd_ros.kitti_files import KittiCalibration
@@ -63,11 +63,7 @@ class FrameMaker:
         camera = self._camera(header)
         read = decode_compressed if self._recording.is_compressed else decode_image
         image_HW3 = read(image)
-        if image_HW3.shape[:2] != (camera.height, camera.width):
-            raise ValueError(
-                f'image is {image_HW3.shape[1]}x{image_HW3.shape[0]} pixels, but camera_info '
-                f'describes {camera.width}x{camera.height}'
-            )
+        check_size(image_HW3, camera)
         points_N4 = cloud_to_points(cloud)
         if not len(points_N4):
             raise ValueError('point cloud: no point in it')

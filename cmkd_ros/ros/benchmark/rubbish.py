@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
+from cmkd_ros.image_pixels import ENCODINGS
 from cmkd_ros.ros.benchmark.camera import noise_image, plain_info, time_of
-from cmkd_ros.ros.conversions import ENCODINGS
 
 FRAMES = ('camera', 'left', '')
 STRANGE_ENCODINGS = ('32FC1', 'jpeg', '', 'bayer_rggb16')

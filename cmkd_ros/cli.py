@@ -42,12 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f'cmkd: {error}', file=sys.stderr)
         return 2
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         print(
             f"cmkd: {options.command} needs '{error.name}', which is not installed here; "
             'see the README (Install)',
             file=sys.stderr,
         )
+        return 2
+    except ImportError as error:  # installed, but made for another Python, numpy or system
+        print(f'cmkd: {options.command} cannot load what it needs: {error}', file=sys.stderr)
         return 2
     return 0
 

@@ -30,6 +30,7 @@ NUMBERS = {
     'bev_loose': ('loose', 'bev'),
 }
 _COLUMNS = ('3D\nstrict', '3D\nloose', 'BEV\nstrict', 'BEV\nloose')
+_WIDTH = 110  # of the tables, also where the output is a file
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def write_summary(ladder: LadderRecipe, results: Results, path: Path) -> None:
 def print_ladder(ladder: LadderRecipe, out: Path, console: Console | None = None) -> None:
     """Print the table of a ladder, mean and standard deviation over the seeds."""
     console = console or Console()
+    console = console if console.width >= _WIDTH else Console(width=_WIDTH)
     results = collect(ladder, out)
     if not results:
         console.print('nothing is finished yet')

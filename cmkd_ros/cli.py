@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stderr)
     try:
+        _check_written_files(options)
         _COMMANDS[options.command](options)
     except KeyboardInterrupt:
         print('cmkd: interrupted', file=sys.stderr)
@@ -53,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'cmkd: {options.command} cannot load what it needs: {error}', file=sys.stderr)
         return 2
     return 0
+
+
+def _check_written_files(options: argparse.Namespace) -> None:
+    """Refuse a file that cannot be written before the work for it is done, not after."""
+    for name in ('json', 'chart'):
+        file = getattr(options, name, None)
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise FileNotFoundError(f'--{name} {file}: expected a file in a folder that exists')
 
 
 def _info(options: argparse.Namespace) -> None:

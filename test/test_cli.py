@@ -1,4 +1,4 @@
-"""What `cmkd` says where a package is missing or broken."""
+"""What `cmkd` says where a package is missing or broken, or a result cannot be written."""
 
 import sys
 
@@ -38,3 +38,10 @@ def test_a_package_that_cannot_be_loaded_says_why(read_bag):
         2,
         'cmkd: extract-bag cannot load what it needs: libodd.so: no such file',
     )
+
+
+@pytest.mark.parametrize('place', ['', 'nowhere/cost.json'])
+def test_a_result_that_cannot_be_written_is_told_before_the_work(tmp_path, place, capsys):
+    assert main(['benchmark', '--student', 'r18', '--json', str(tmp_path / place)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f'cmkd: --json {tmp_path / place}: expected a file in a folder that exists'

@@ -80,7 +80,10 @@ def _add_runtime_commands(add: Add) -> None:
     bench.add_argument('--repeats', type=int, default=10, help='default: %(default)s')
     bench.add_argument('--json', type=Path, help='write every number there')
     bench.add_argument('--chart', type=Path, help='PNG to draw of the stages; not with --node')
-    _add_precision(bench, 'auto')
+    bench.add_argument(
+        '--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'),
+        help='of the network; auto: bf16 where the device has it; default: %(default)s',
+    )  # fmt: skip
     node = bench.add_argument_group('the node, over ROS, instead of the network alone')
     node.add_argument('--node', action='store_true', help='latency from image to boxes')
     node.add_argument(
@@ -330,10 +333,10 @@ def _add_allow_leak(command: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_precision(command: argparse.ArgumentParser, default: str = 'fp32') -> None:
+def _add_precision(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         '--precision',
-        default=default,
+        default='fp32',
         choices=('auto', 'fp32', 'bf16', 'fp16', 'int8'),
         help='of the network; auto: bf16 where the device has it; int8: with --backend openvino; '
         'default: %(default)s',

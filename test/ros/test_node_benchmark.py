@@ -54,9 +54,10 @@ def test_wrong_input_is_told_in_one_line(capsys):
     assert 'benchmark needs --model FILE' in capsys.readouterr().err
 
 
-def test_a_node_that_cannot_start_is_told_in_one_line(small_model, capsys):
-    """torch has no int8; the node says so in its log and ends."""
-    wrong = ['--model', str(small_model), '--precision', 'int8', '--size', '64', '64']
+def test_a_node_that_cannot_start_is_told_in_one_line(small_model, capsys, monkeypatch):
+    """fp16 needs a GPU; the node says so in its log and ends."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    wrong = ['--model', str(small_model), '--precision', 'fp16', '--size', '64', '64']
     assert main(['benchmark', '--node', *wrong, '--rate', '10', '--seconds', '1']) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         'cmkd: the node process ended with exit code 2; its log above says why'

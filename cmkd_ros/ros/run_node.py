@@ -12,6 +12,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import uninstall_signal_handlers
 
+from cmkd_ros.ros.allocator import keep_large_blocks
 from cmkd_ros.ros.detector_node import SUCCESS, DetectorNode
 
 # A result is worth more than a callback: let the worker have the interpreter back soon.
@@ -29,6 +30,7 @@ def run(args: Sequence[str] | None, ros_is_up: threading.Event) -> int:
         0 after SIGINT, SIGTERM or a shutdown of ROS; 2 when an argument or parameter is wrong.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_large_blocks()
     try:
         rclpy.init(args=args)
         ros_is_up.set()

@@ -14,6 +14,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
+from cmkd_ros.ros.allocator import keep_large_blocks
 from cmkd_ros.ros.benchmark.rig import resident_mb
 from cmkd_ros.ros.detector_node import SUCCESS, DetectorNode
 from cmkd_ros.ros.run_node import SWITCH_INTERVAL_S
@@ -53,6 +54,7 @@ def run_measured_node(
         link: pipe to whoever measures.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_large_blocks()
     rclpy.init(args=_QUIET)
     given = [Parameter(name, value=value) for name, value in parameters.items()]
     node = DetectorNode(

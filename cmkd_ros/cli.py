@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cmkd_ros.cli_arguments import parse_arguments
+from cmkd_ros.cli_benchmark import run_benchmark
 from cmkd_ros.errors import FailedError
 from cmkd_ros.official_kind import STUDENT_CONFIGS
 from cmkd_ros.progress import show_progress
@@ -119,40 +120,6 @@ def _detect(options: argparse.Namespace) -> None:
             f'{length:.2f} x {width:.2f} x {height:.2f} m  yaw {yaw:5.2f} rad'
         )
     print(f'{len(rows)} objects' + (f'; pictures in {options.out}' if options.out else ''))
-
-
-def _benchmark(options: argparse.Namespace) -> None:
-    if options.node:
-        _benchmark_node(options)
-        return
-    if not (options.model or options.student):
-        raise ValueError('benchmark needs --model FILE or --student NAME, or --node')
-    from cmkd_ros.benchmark import benchmark, student_to_measure
-    from cmkd_ros.benchmark_chart import draw_benchmark
-    from cmkd_ros.benchmark_table import print_benchmark
-
-    student, spec = student_to_measure(options.model, options.student)
-    size = tuple(options.size or (1242, 375))
-    with show_progress('measuring', options.repeats) as step:
-        result = benchmark(student, spec, options.precision, size, options.repeats, step)
-    if options.json:
-        options.json.write_text(json.dumps(result.as_dict(), indent=1) + '\n')
-    if options.chart:
-        draw_benchmark(result, options.chart)
-    print_benchmark(result)
-
-
-def _benchmark_node(options: argparse.Namespace) -> None:
-    from cmkd_ros.ros.benchmark.node_benchmark import measure_node, print_node_benchmark
-
-    if options.student or options.chart:
-        raise ValueError('--node takes --model FILE or --network-ms, no --student or --chart')
-    network = (options.network_ms / 1e3, options.model, options.precision)
-    with show_progress('measuring') as step:
-        result = measure_node(options.size, options.rate, options.seconds, *network, progress=step)
-    if options.json:
-        options.json.write_text(json.dumps(result.as_dict(), indent=1) + '\n')
-    print_node_benchmark(result)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -388,7 +355,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     'info': _info,
     'import-official': _import_official,
     'detect': _detect,
-    'benchmark': _benchmark,
+    'benchmark': run_benchmark,
     'export': _export,
     'pack': _pack,
     'synth': _synth,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ def extract_frames(plan: ExtractPlan, out: Path, progress: Progress | None = Non
             'free space and run the same command again to go on'
         ) from error
     if not extraction.records:
-        shutil.rmtree(out)
+        extraction.folder.discard()
         raise ValueError(f'{out}: no frame can be used: {extraction.first_fault}')
     counts = {**plan.counts, **extraction.counts, 'frames': len(extraction.records)}
     return ExtractReport(out, counts)

@@ -13,6 +13,7 @@ is extracted, and leaks are found by it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -112,6 +113,14 @@ class ExtractFolder:
         write_bytes_atomically(self._kitti.image(frame), png.tobytes())
         write_bytes_atomically(self._kitti.scan(frame), points_N4.astype('<f4').tobytes())
         write_calibration(self._kitti.calib(frame), calibration)
+
+    def discard(self) -> None:
+        """Remove what an extraction without a frame leaves; files of others stay."""
+        (self.path / SETTINGS_FILE).unlink()
+        made = [self._kitti.path / name for name in _FOLDERS]
+        for folder in (*made, self._kitti.path, self.path / 'ImageSets', self.path):
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
 
     def finish(self, records: Iterable[FrameRecord], dataset: str) -> None:
         """Write the lists; afterwards the folder is complete."""

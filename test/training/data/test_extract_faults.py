@@ -24,6 +24,7 @@ from recordings import (
 
 from cmkd_ros.cli import main
 from cmkd_ros.geometry import invert_se3, make_se3
+from cmkd_ros.training.data.extract_folder import ExtractFolder
 from cmkd_ros.training.data.extract_options import ExtractOptions
 from cmkd_ros.training.data.extract_plan import plan_extraction
 from cmkd_ros.training.data.extract_topics import TopicChoice
@@ -170,6 +171,14 @@ def test_a_recording_without_a_usable_frame_leaves_nothing(tmp_path, capsys):
     assert main(['extract-bag', str(tmp_path / 'bag'), '--out', str(tmp_path / 'out')]) == 2
     assert 'no frame can be used: image is 160x64' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_without_frames_goes_and_files_of_others_stay(tmp_path):
+    folder = ExtractFolder(tmp_path / 'out', {})
+    note = tmp_path / 'out' / 'training' / 'calib' / 'note.txt'
+    note.write_text('mine')
+    folder.discard()
+    assert [path for path in (tmp_path / 'out').rglob('*') if path.is_file()] == [note]
 
 
 def test_a_camera_that_sees_no_point_is_told(tmp_path, capsys):

@@ -1,6 +1,11 @@
-"""int8 in OpenVINO: what is quantised, what is not, and who may use it."""
+"""int8 in OpenVINO: what is quantised, what is not, and who may use it.
+
+What quantises needs a process of its own, since loaders that fork after nncf's work crash:
+`CMKD_TEST_INT8=1 pytest test/test_int8.py`.
+"""
 
 import logging
+import os
 
 import cv2
 import numpy as np
@@ -20,6 +25,12 @@ CPU = torch.device('cpu')
 FOCAL = 190.0
 
 
+def require_nncf():
+    pytest.importorskip('nncf', reason='needs nncf (extra: int8)')
+    if not os.environ.get('CMKD_TEST_INT8'):
+        pytest.skip('quantises only in a process of its own: CMKD_TEST_INT8=1 pytest FILE')
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache of graphs."""
@@ -30,7 +41,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope='module')
 def quantised(exported):
     """Function from a head to its tiny student and int8 graph in memory, each made once."""
-    pytest.importorskip('nncf', reason='needs nncf (extra: int8)')
+    require_nncf()
     from cmkd_ros.int8_graph import quantise
 
     made = {}
@@ -121,7 +132,7 @@ def kitti(tmp_path):
 
 
 def test_the_command_tells_what_int8_costs(exported, cache, kitti, tmp_path, capsys):
-    pytest.importorskip('nncf', reason='needs nncf (extra: int8)')
+    require_nncf()
     student, file = exported('anchor')
     data = tiny_spec('anchor').model_dump(mode='json')
     bundle = save_bundle(

@@ -106,12 +106,9 @@ def open_engine(student: Student, precision: str, name: str, exports: bool) -> C
     Raises:
         ImportError, OSError, FailedError, ValueError: it cannot be used; says why.
     """
-    if importlib.util.find_spec(name) is None:
-        raise ImportError(f'{name} is not installed', name=name)
-    graph = cached_graph(student)
-    if exports:
-        graph = graph_of(student)
-    elif not graph.is_file():
+    _require(name)
+    graph = graph_of(student) if exports else cached_graph(student)
+    if not graph.is_file():
         raise FileNotFoundError(
             f'{name} has no graph of this model yet (once: `cmkd export --model FILE`)'
         )
@@ -131,8 +128,7 @@ def open_int8(student: Student) -> Chosen:
     Raises:
         ImportError, OSError, FailedError, ValueError: it cannot be used; says why.
     """
-    if importlib.util.find_spec(OpenVinoEngine.name) is None:
-        raise ImportError('openvino is not installed', name=OpenVinoEngine.name)
+    _require(OpenVinoEngine.name)
     graph = int8_graph(student)
     if not graph.is_file():
         raise FileNotFoundError(
@@ -142,6 +138,11 @@ def open_int8(student: Student) -> Chosen:
     engine = OpenVinoEngine(student, graph, 'int8')
     LOG.info('int8: %s', engine.cost)
     return Chosen(_checked(engine, student, INT8_LIMIT), 'int8', engine.name)
+
+
+def _require(name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        raise ImportError(f'{name} is not installed', name=name)
 
 
 def _wants_bf16(precision: str) -> bool:

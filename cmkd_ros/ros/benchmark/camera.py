@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 FRAME = 'camera'
 KITTI_SIZE, KITTI_FX_PX = (1242, 375), 721.5377
+SIZES = (KITTI_SIZE, (1920, 1080))  # that are measured
 _OTHER_VIEW_RAD = math.radians(70.0)
 
 

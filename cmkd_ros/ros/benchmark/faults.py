@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
 from cmkd_ros.ros.benchmark.camera import noise_image, plain_info, time_of
-from cmkd_ros.ros.benchmark.detector import FixedDetector
+from cmkd_ros.ros.benchmark.detector import fixed_loader
 from cmkd_ros.ros.benchmark.rig import Rig, resident_mb
 from cmkd_ros.ros.benchmark.rubbish import Rubbish
 
@@ -40,7 +40,7 @@ def measure_faults(messages: int, model: Path | None = None, seed: int = 0) -> d
             answered, or not by finite numbers.
     """
     rubbish, rng = Rubbish(seed), np.random.default_rng(seed + 1)
-    load = None if model else (lambda _: (FixedDetector(), 1.73))
+    load = None if model else fixed_loader()
     parameters = {'pose.source': 'mount', 'device': 'cpu', 'model.path': str(model or '')}
     started, taken, refused, cycles, again = time.monotonic(), 0, 0, 0, 0
     with Rig(parameters, load=load) as rig:

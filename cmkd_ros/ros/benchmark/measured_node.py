@@ -84,6 +84,6 @@ def run_measured_node(
 
 
 def _waiting_network(network_s: float) -> Any:
-    from cmkd_ros.ros.benchmark.detector import FixedDetector
+    from cmkd_ros.ros.benchmark.detector import fixed_loader
 
-    return lambda parameters: (FixedDetector(network_s), 1.73)
+    return fixed_loader(network_s)

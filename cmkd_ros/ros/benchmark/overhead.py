@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cmkd_ros.ros.benchmark.camera import KITTI_SIZE, noise_image, plain_info, time_of, usual_fx_px
-from cmkd_ros.ros.benchmark.detector import FixedDetector
+from cmkd_ros.ros.benchmark.camera import SIZES, noise_image, plain_info, time_of, usual_fx_px
+from cmkd_ros.ros.benchmark.detector import fixed_loader
 from cmkd_ros.ros.benchmark.rig import Rig
 
-SIZES = (KITTI_SIZE, (1920, 1080))
 PERIOD_S = 0.02
 
 
@@ -27,7 +26,7 @@ def measure_overhead(images: int = 200) -> list[dict[str, Any]]:
     for width, height in SIZES:
         image = noise_image(width, height)
         info = plain_info(width, height, usual_fx_px(width, height))
-        with Rig(parameters, load=lambda _: (FixedDetector(), 1.73)) as rig:
+        with Rig(parameters, load=fixed_loader()) as rig:
             for _ in range(images):
                 image.header.stamp = info.header.stamp = time_of(time.time_ns())
                 before = rig.answers

@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
@@ -36,6 +38,13 @@ def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_figure_atomically(path: str | os.PathLike[str], figure: Any) -> None:
+    """Write a matplotlib `Figure` as PNG as `write_bytes_atomically` does; the margin is cut."""
+    content = BytesIO()
+    figure.savefig(content, format='png', dpi=100, bbox_inches='tight')
+    write_bytes_atomically(path, content.getvalue())
 
 
 def _umask() -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
-from cmkd_ros.atomic_write import write_bytes_atomically
+from cmkd_ros.atomic_write import write_figure_atomically
 from cmkd_ros.benchmark import Benchmark
 
 _FORMS = {'reference_ms': 'reference form, fp32', 'fast_ms': 'fast form, {precision}'}
@@ -26,7 +25,8 @@ def draw_benchmark(result: Benchmark, out: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    stages = [cost for cost in result.stages if cost.reference_ms >= 0.005 * _longest(result)]
+    longest_ms = max(cost.reference_ms for cost in result.stages)
+    stages = [cost for cost in result.stages if cost.reference_ms >= 0.005 * longest_ms]
     figure = Figure(figsize=(9, 0.6 + 0.55 * len(stages)))
     axes = figure.subplots()
     for number, (form, label) in enumerate(_FORMS.items()):
@@ -50,11 +50,5 @@ def draw_benchmark(result: Benchmark, out: Path) -> Path:
     machine = f'{result.machine["cpu"]}, threads: {result.machine["threads"]}'
     axes.set(xlabel='ms', title=f'{result.student}, {width}x{height} ({machine})')
     axes.legend(loc='center right')
-    content = BytesIO()
-    figure.savefig(content, format='png', dpi=100, bbox_inches='tight')
-    write_bytes_atomically(out, content.getvalue())
+    write_figure_atomically(out, figure)
     return out
-
-
-def _longest(result: Benchmark) -> float:
-    return max(cost.reference_ms for cost in result.stages)

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmkd_ros.benchmark import Benchmark, StageCost
+from cmkd_ros.wide_console import wide_console
 
 _COLUMNS = (
     'stage', 'GFLOP', 'needed', 'reference ms', 'fast ms', 'p95', 'speed-up', 'floor ms', 'x floor',
@@ -15,8 +16,7 @@ _WIDTH = 110  # of the table, also where the output is a file
 
 def print_benchmark(result: Benchmark, console: Console | None = None) -> None:
     """Print what was measured, on stdout unless another console is given."""
-    console = console or Console()
-    console = console if console.width >= _WIDTH else Console(width=_WIDTH)
+    console = wide_console(console, _WIDTH)
     machine = result.machine
     width, height = result.size_wh
     console.print(

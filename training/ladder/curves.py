@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cmkd_ros.atomic_write import write_bytes_atomically
+from cmkd_ros.atomic_write import write_figure_atomically
 from cmkd_ros.training.ladder.learning_curve import LearningCurve, find_learning_curves
 from cmkd_ros.training.ladder.recipe import LadderRecipe
 from cmkd_ros.training.ladder.summary import CLASS, MODERATE, NUMBERS, Results
@@ -40,9 +39,7 @@ def draw_curves(ladder: LadderRecipe, results: Results, out: Path) -> list[Path]
     if learning := find_learning_curves(ladder):
         pictures['learning_curve.png'] = _learning_curves(learning, results)
     for name, figure in pictures.items():
-        content = BytesIO()
-        figure.savefig(content, format='png', dpi=100, bbox_inches='tight')
-        write_bytes_atomically(out / name, content.getvalue())
+        write_figure_atomically(out / name, figure)
     return [out / name for name in pictures]
 
 

@@ -19,6 +19,7 @@ from cmkd_ros.evaluation.kitti_split import DIFFICULTIES
 from cmkd_ros.evaluation.report import read_report
 from cmkd_ros.training.ladder.learning_curve import find_learning_curves
 from cmkd_ros.training.ladder.recipe import LadderRecipe
+from cmkd_ros.wide_console import wide_console
 
 RESULT = 'result.json'
 CLASS, MODERATE = 'Car', DIFFICULTIES.index('moderate')
@@ -134,8 +135,7 @@ def write_summary(ladder: LadderRecipe, results: Results, path: Path) -> None:
 
 def print_ladder(ladder: LadderRecipe, out: Path, console: Console | None = None) -> None:
     """Print the table of a ladder, mean and standard deviation over the seeds."""
-    console = console or Console()
-    console = console if console.width >= _WIDTH else Console(width=_WIDTH)
+    console = wide_console(console, _WIDTH)
     results = collect(ladder, out)
     if not results:
         console.print('nothing is finished yet')

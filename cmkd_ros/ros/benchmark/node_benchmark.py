@@ -13,10 +13,10 @@ from rich.table import Table
 
 from cmkd_ros.ceilings import describe_machine
 from cmkd_ros.checkpoint import load_bundle
-from cmkd_ros.ros.benchmark.camera import KITTI_SIZE
+from cmkd_ros.ros.benchmark.camera import SIZES
 from cmkd_ros.ros.benchmark.stream import WARM_UP_S, Stream, measure_stream
+from cmkd_ros.wide_console import wide_console
 
-SIZES = (KITTI_SIZE, (1920, 1080))
 RATES_HZ = (10.0, 30.0, 60.0)
 _COLUMNS = (
     'image', 'Hz', 'network', 'published p50', 'p95', 'p99', 'arrived p50', 'p95', 'p99',
@@ -79,8 +79,7 @@ def measure_node(
 
 def print_node_benchmark(result: NodeBenchmark, console: Console | None = None) -> None:
     """Print a line a run, milliseconds; on stdout unless another console is given."""
-    console = console or Console()
-    console = console if console.width >= _WIDTH else Console(width=_WIDTH)
+    console = wide_console(console, _WIDTH)
     machine = result.machine
     console.print(
         f'node in a process of its own, milliseconds since before publishing the image; '

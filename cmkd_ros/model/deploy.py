@@ -12,14 +12,20 @@ import copy
 import torch
 from torch import nn
 
-from cmkd_ros.model.bev import Collapse, SelfCalibratedBlock, UpConvBnRelu
+from cmkd_ros.model.bev import BevBackbone, Collapse, SelfCalibratedBlock, UpConvBnRelu
 from cmkd_ros.model.conv_bn import ConvBn, ConvBnRelu
 from cmkd_ros.model.cpu_features import cpu_has_tiles
 from cmkd_ros.model.depth_net import Aspp
 from cmkd_ros.model.fast_aspp import FastAspp, RowClippedConv, project_without_pooled
-from cmkd_ros.model.fast_blocks import FastResidual, FastSelfCalibratedBlock, FastUpConv
-from cmkd_ros.model.fast_conv import FoldedConv, conv_kernel
+from cmkd_ros.model.fast_blocks import (
+    FastBevBackbone,
+    FastResidual,
+    FastSelfCalibratedBlock,
+    FastUpConv,
+)
+from cmkd_ros.model.fast_conv import FoldedConv, PackedConv, conv_kernel
 from cmkd_ros.model.fast_lift import FastCollapse, FastLift
+from cmkd_ros.model.fast_winograd import WinogradConv, winograd_pays
 from cmkd_ros.model.image_backbone import BasicBlock, Bottleneck, ImageBackbone
 from cmkd_ros.model.lift import Lift
 from cmkd_ros.model.student import Student
@@ -50,13 +56,33 @@ def fast_form(
     """
     if precision not in DTYPES:
         raise ValueError(f"precision '{precision}': a fast form has {' or '.join(DTYPES)}")
+    device = next(student.parameters()).device
+    kernel = conv_kernel(DTYPES[precision], device) if packed else FoldedConv
+    rows = cpu_has_tiles() if row_products is None else row_products
+    return fast_form_of(student, DTYPES[precision], kernel, rows)
+
+
+def fast_form_of(
+    student: Student,
+    dtype: torch.dtype,
+    kernel: type[FoldedConv] = FoldedConv,
+    row_products: bool = False,
+) -> Student:
+    """The fast form in parts of the caller's choice; else as `fast_form`.
+
+    Args:
+        student: in eval mode, on any device; not changed.
+        dtype: of weights and maps.
+        kernel: of convolutions.
+        row_products: as in `fast_form`.
+
+    Raises:
+        ValueError: a student in train mode.
+    """
     if student.training:
         raise ValueError('the fast form is for inference: call student.eval() first')
-    device = next(student.parameters()).device
     with torch.no_grad():
-        kernel = conv_kernel(DTYPES[precision], device) if packed else FoldedConv
-        rows = cpu_has_tiles() if row_products is None else row_products
-        fast = _FormMaker(DTYPES[precision], kernel, rows).make(student)
+        fast = _FormMaker(dtype, kernel, row_products).make(student)
     if not isinstance(fast, Student):
         raise TypeError(f'expected a Student, found {type(student).__name__}')
     return fast
@@ -85,6 +111,11 @@ class _FormMaker:
                 return FastSelfCalibratedBlock(convs, owns_input)
             case UpConvBnRelu():
                 return FastUpConv(module, self.dtype)
+            case BevBackbone():
+                ups = [
+                    FastUpConv(up, self.dtype) for up in module.ups if isinstance(up, UpConvBnRelu)
+                ]
+                return FastBevBackbone(module, [self.make(block) for block in module.blocks], ups)
             case Aspp():
                 return self._aspp(module)
             case Lift():
@@ -102,6 +133,9 @@ class _FormMaker:
         return _with_children(module, children)
 
     def _conv(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool) -> FoldedConv:
+        # In fp32 only: bf16 has too few digits for the sums that it takes.
+        if self.kernel is PackedConv and self.dtype == torch.float32 and winograd_pays(conv):
+            return WinogradConv(conv, norm, relu, self.dtype)
         return self.kernel(conv, norm, relu, self.dtype)
 
     def _conv_of(self, module: nn.Module) -> FoldedConv:

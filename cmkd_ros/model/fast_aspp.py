@@ -42,16 +42,32 @@ class FastAspp(nn.Module):
         self.project = project
         self.pooled = _matrix(plain.pooled.conv, plain.pooled.bn)
         weight_OC, self.project_bias = _matrix(plain.project.conv, plain.project.bn)
-        self.project_pooled_OC = weight_OC[:, -len(self.pooled[0]) :]
+        self.n_views = weight_OC.shape[1] - len(self.pooled[0])
+        self.project_pooled_OC = weight_OC[:, self.n_views :]
 
     def forward(self, deep_BCHW: torch.Tensor) -> torch.Tensor:
         """Map (B, in_channels, H, W) to (B, channels, H, W), channels last."""
         deep = deep_BCHW.to(self.dtype)
         weight_OC, bias_O = self.pooled
-        pooled_BO = F.linear(deep.float().mean((2, 3)), weight_OC, bias_O).relu_()
+        pooled_BO = F.linear(deep.mean((2, 3), dtype=torch.float32), weight_OC, bias_O).relu_()
         bias_BO = F.linear(pooled_BO, self.project_pooled_OC, self.project_bias)
-        views = torch.cat([branch(deep) for branch in self.branches], dim=1)
-        return self.project(views).add_(bias_BO.to(self.dtype)[:, :, None, None]).relu_()
+        projected = self.project(self._views(deep))
+        return projected.add_(bias_BO.to(self.dtype)[:, :, None, None]).relu_()
+
+    def _views(self, deep_BCHW: torch.Tensor) -> torch.Tensor:
+        """What the branches see, one behind the other: (B, n_views, H, W), channels last."""
+        batch, _, height, width = deep_BCHW.shape
+        views_BCHW = torch.empty(
+            (batch, self.n_views, height, width), dtype=self.dtype, device=deep_BCHW.device,
+            memory_format=torch.channels_last,
+        )  # fmt: skip
+        begin = 0
+        for branch in self.branches:
+            view_BCHW = branch(deep_BCHW)
+            end = begin + view_BCHW.shape[1]
+            views_BCHW[:, begin:end] = view_BCHW
+            begin = end
+        return views_BCHW
 
 
 class RowClippedConv(nn.Module):
@@ -71,7 +87,9 @@ class RowClippedConv(nn.Module):
         height, width = maps_BCHW.shape[2:]
         if self._bags is None or self._bags[0] != (height, width):
             with torch.inference_mode(False):
-                self._bags = ((height, width), _slab_entries(self.rate, height, width))
+                entries_T, begins_P = _slab_entries(self.rate, height, width)
+                device = maps_BCHW.device
+                self._bags = ((height, width), (entries_T.to(device), begins_P.to(device)))
         rows_BPC = maps_BCHW.to(self.weight_3CN.dtype).permute(0, 2, 3, 1).flatten(1, 2)
         found = [self._image(rows_PC, height, width, *self._bags[1]) for rows_PC in rows_BPC]
         return torch.stack(found).unflatten(1, (height, width)).permute(0, 3, 1, 2)

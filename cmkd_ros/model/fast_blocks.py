@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cmkd_ros.model.bev import GATE_POOLING, UpConvBnRelu
+from cmkd_ros.model.bev import GATE_POOLING, BevBackbone, UpConvBnRelu
 from cmkd_ros.model.fast_conv import FoldedConv, fold_batch_norm
 
 
@@ -40,7 +40,7 @@ class FastResidual(nn.Module):
         if self.shortcut is not None:
             residual = self.shortcut(maps_BCHW)
         else:
-            residual = maps_BCHW if self.owns_input else maps_BCHW.clone()
+            residual = _residual(maps_BCHW, self.owns_input, self.last)
         return self.last(inner, residual)
 
 
@@ -62,8 +62,13 @@ class FastSelfCalibratedBlock(nn.Module):
         gate = F.interpolate(context, size=gated.shape[2:], mode='nearest')
         gate = gate.add_(gated).sigmoid_()  # the plain block's 1e-8 is lost in rounding
         gated = convs['gated_out'](convs['gated'](gated).mul_(gate))
-        residual = bev_BCYX if self.owns_input else bev_BCYX.clone()
+        residual = _residual(bev_BCYX, self.owns_input, convs['merge'])
         return convs['merge'](torch.cat([plain, gated], dim=1), residual)
+
+
+def _residual(maps_BCHW: torch.Tensor, owned: bool, conv: nn.Module) -> torch.Tensor:
+    """The input of a block for its last convolution, which may overwrite it."""
+    return maps_BCHW.clone() if not owned and conv.overwrites_residual else maps_BCHW
 
 
 class FastUpConv(nn.Module):
@@ -82,14 +87,54 @@ class FastUpConv(nn.Module):
         self.register_buffer('weight', matrix.to(dtype).contiguous(), persistent=False)
         self.register_buffer('bias', bias.repeat(self.factor**2).to(dtype), persistent=False)
 
-    def forward(self, maps_BCYX: torch.Tensor) -> torch.Tensor:
-        """Map (B, in, Y, X) to (B, out, Y * factor, X * factor), channels last."""
+    def forward(
+        self, maps_BCYX: torch.Tensor, into_BCYX: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Map (B, in, Y, X) to (B, out, Y * factor, X * factor), channels last.
+
+        Args:
+            maps_BCYX: of any float type; cast to the weights'.
+            into_BCYX: written to instead of new memory, if given: of the result's size and type.
+        """
         batch, _, rows, columns = maps_BCYX.shape
         factor = self.factor
         pixels = maps_BCYX.to(self.weight.dtype).permute(0, 2, 3, 1)
         blocks = F.linear(pixels, self.weight, self.bias).relu_()
         blocks = blocks.view(batch, rows, columns, factor, factor, self.channels)
-        up = blocks.permute(0, 1, 3, 2, 4, 5).reshape(
-            batch, rows * factor, columns * factor, self.channels
-        )
-        return up.permute(0, 3, 1, 2)
+        blocks = blocks.permute(0, 5, 1, 3, 2, 4)  # batch, channel, row and its part, column, too
+        if into_BCYX is None:
+            into_BCYX = torch.empty(
+                (batch, self.channels, rows * factor, columns * factor),
+                dtype=blocks.dtype, device=blocks.device, memory_format=torch.channels_last,
+            )  # fmt: skip
+        into_BCYX.unflatten(3, (columns, factor)).unflatten(2, (rows, factor)).copy_(blocks)
+        return into_BCYX
+
+
+class FastBevBackbone(nn.Module):
+    """`BevBackbone` in eval mode, whose blocks write their channels of the result side by side."""
+
+    def __init__(
+        self, plain: BevBackbone, blocks: Sequence[nn.Module], ups: Sequence[FastUpConv]
+    ) -> None:
+        """Take what the caller has made of the blocks and of the convolutions behind them."""
+        super().__init__()
+        self.out_scale, self.out_channels = plain.out_scale, plain.out_channels
+        self.blocks = nn.ModuleList(blocks)
+        self.ups = nn.ModuleList(ups)
+        self.up_channels = [up.channels for up in ups]
+        self.first_factor = ups[0].factor
+
+    def forward(self, bev_BCYX: torch.Tensor) -> torch.Tensor:
+        """As the plain backbone; channels last."""
+        maps = self.blocks[0](bev_BCYX)
+        rows, columns = (size * self.first_factor for size in maps.shape[2:])
+        joined_BCYX = torch.empty(
+            (len(maps), self.out_channels, rows, columns),
+            dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last,
+        )  # fmt: skip
+        for index, into_BCYX in enumerate(joined_BCYX.split(self.up_channels, dim=1)):
+            if index > 0:
+                maps = self.blocks[index](maps)
+            self.ups[index](maps, into_BCYX)
+        return joined_BCYX

@@ -55,6 +55,7 @@ class FoldedConv(nn.Module):
 
     weight: torch.Tensor
     bias: torch.Tensor
+    overwrites_residual = True
 
     def __init__(
         self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, dtype: torch.dtype
@@ -125,20 +126,49 @@ def conv_kernel(dtype: torch.dtype, device: torch.device) -> type[FoldedConv]:
 @cache
 def packing_works(dtype: torch.dtype) -> bool:
     """Whether `PackedConv` equals `FoldedConv` on this machine; says so once when it does not."""
+    fault = conv_fault(PackedConv, dtype, _TOLERANCE.get(dtype, 0.0))
+    if fault:
+        LOG.info('prepacked convolutions do not work in %s here (%s): plain ones run', dtype, fault)
+    return not fault
+
+
+def conv_fault(
+    kind: type[FoldedConv],
+    dtype: torch.dtype,
+    tolerance: float,
+    device: torch.device | str = 'cpu',
+) -> str:
+    """Why a kind of convolution cannot take the place of `FoldedConv`; '' if it can.
+
+    Args:
+        kind: whose operators may be missing here, or be others than they were.
+        dtype, device: it runs in and on.
+        tolerance: of its results, relative to the largest value.
+    """
     try:
-        worst = max(_packing_error(dtype, *case) for case in ((1, 1, 1), (3, 2, 1), (3, 1, 4)))
+        worst = max(
+            _conv_error(kind, dtype, *case, device) for case in ((1, 1, 1), (3, 2, 1), (3, 1, 4))
+        )
     except (RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-    else:
-        if worst <= _TOLERANCE.get(dtype, 0.0):
-            return True
-        reason = f'results differ by {worst:.1e}'
-    LOG.info('prepacked convolutions do not work in %s here (%s): plain ones run', dtype, reason)
-    return False
+        return str(error).partition('\n')[0] or type(error).__name__
+    return '' if worst <= tolerance else f'results differ by {worst:.1e}'
 
 
-def _packing_error(dtype: torch.dtype, kernel: int, stride: int, dilation: int) -> float:
-    """Largest relative deviation of one packed convolution, alone and with a residual."""
+def _conv_error(
+    kind: type[FoldedConv],
+    dtype: torch.dtype,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    device: torch.device | str,
+) -> float:
+    """Largest relative deviation of one convolution from `FoldedConv`, alone and with a residual.
+
+    Args:
+        kind: of the convolution.
+        dtype, device: it runs in and on.
+        kernel, stride, dilation: of it.
+    """
     generator = torch.Generator().manual_seed(0)
     conv = nn.Conv2d(
         32, 48, kernel, stride=stride, padding=dilation * (kernel // 2), dilation=dilation
@@ -146,14 +176,15 @@ def _packing_error(dtype: torch.dtype, kernel: int, stride: int, dilation: int) 
     with torch.no_grad():
         for parameter in conv.parameters():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-        maps = torch.randn(1, 32, 19, 23, generator=generator).to(dtype)
-        folded, packed = (kind(conv, None, True, dtype) for kind in (FoldedConv, PackedConv))
+        maps = torch.randn(1, 32, 19, 23, generator=generator).to(device, dtype)
+        conv.to(device)
+        folded, other_kind = (k(conv, None, True, dtype) for k in (FoldedConv, kind))
         errors = []
         plain = folded(maps)
-        residual = torch.randn(plain.shape, generator=generator).to(dtype)
+        residual = torch.randn(plain.shape, generator=generator).to(device, dtype)
         residual = residual.contiguous(memory_format=torch.channels_last)
         for other in (None, residual):
             expected = folded(maps, None if other is None else other.clone()).float()
-            found = packed(maps, None if other is None else other.clone()).float()
+            found = other_kind(maps, None if other is None else other.clone()).float()
             errors.append(((found - expected).abs().max() / expected.abs().max()).item())
     return max(errors)

@@ -147,10 +147,13 @@ class ImageBackbone(nn.Module):
             (B, 3, ceil(H / downscale), ceil(W / downscale)).
         """
         image = (image_B3HW - self.mean_rgb) / self.std_rgb
-        image = torch.where(image_B3HW.isnan(), image.new_zeros(()), image)
-        if self.downscale > 1:
-            image = F.avg_pool2d(image, self.downscale, ceil_mode=True, count_include_pad=False)
-        return image
+        return self.shrink(torch.where(image_B3HW.isnan(), image.new_zeros(()), image))
+
+    def shrink(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+        """Average `downscale` x `downscale` pixels of a whitened image."""
+        if self.downscale == 1:
+            return image_B3HW
+        return F.avg_pool2d(image_B3HW, self.downscale, ceil_mode=True, count_include_pad=False)
 
     def forward(self, image_B3HW: torch.Tensor) -> ImageFeatures:
         """Features of an RGB image in [0, 1], NaN where the canvas is padded.
@@ -158,10 +161,17 @@ class ImageBackbone(nn.Module):
         Returns:
             Maps of size ceil(H / (8 * downscale)) x ceil(W / (8 * downscale)).
         """
-        maps = self.normalise(image_B3HW).contiguous(memory_format=torch.channels_last)
+        return self.features(self.normalise(image_B3HW))
+
+    def features(self, image_B3HW: torch.Tensor) -> ImageFeatures:
+        """Features of an image that `normalise` put out."""
+        maps = image_B3HW.contiguous(memory_format=torch.channels_last)
         maps = F.relu(self.bn1(self.conv1(maps)), inplace=True)
         maps = F.max_pool2d(maps, 3, stride=2, padding=1)
-        features = self.layer3(self.layer2(self.layer1(maps)))
+        maps = self.layer1(maps)
+        maps = self.layer2(maps)
+        features = self.layer3(maps)
+        del maps
         return ImageFeatures(features, self.layer4(features))
 
 

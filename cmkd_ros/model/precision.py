@@ -20,7 +20,8 @@ from cmkd_ros.model.student import Student
 
 LOG = logging.getLogger('cmkd.model')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
-BF16_LIMIT = 3e-2  # `head_deviation` from fp32
+# `head_deviation` from the plain modules in fp32 that another form or engine may have.
+FP32_LIMIT, BF16_LIMIT = 1e-4, 3e-2
 _CHECK_HW = (192, 624)
 _SCORE_MAPS = ('cls_logits', 'hm')
 _LIKELY_SHARE = 0.03  # of the cells: where boxes come from
@@ -69,8 +70,8 @@ def for_inference(
     """The form of a student that this machine runs fastest, and the precision it computes in.
 
     On a CPU 'bf16' and 'auto' mean bf16 if the CPU multiplies it and one frame stays within
-    BF16_LIMIT of fp32, else fp32; one log line says why. On CUDA the plain modules run, under
-    autocast ('auto': bf16).
+    BF16_LIMIT of fp32, else fp32; one log line says why. On CUDA it is the plain modules, for
+    autocast ('auto': bf16); a detector has `for_cuda` instead.
 
     Args:
         student: with a head, in eval mode, on `device`.
@@ -104,14 +105,17 @@ def for_inference(
 def head_deviation(found: Network, expected: Network) -> float:
     """Largest relative root mean square deviation of a head map on one frame, infinite for NaN.
 
-    Scores count everywhere. Boxes and directions count in the cells with the highest scores only:
-    nobody decodes them elsewhere, and training leaves them arbitrary there.
-
-    The frame is random but smooth, seen by a level camera of KITTI's field of view at half its
-    resolution.
+    The frame is `check_frame`. Scores count everywhere. Boxes and directions count in the cells
+    with the highest scores only: nobody decodes them elsewhere, and training leaves them arbitrary
+    there.
     """
-    inputs = _check_frame()
-    maps = [_cells_last(network(*inputs).head) for network in (found, expected)]
+    inputs = check_frame()
+    return map_deviation(found(*inputs).head, expected(*inputs).head)
+
+
+def map_deviation(found: HeadOutput | None, expected: HeadOutput | None) -> float:
+    """`head_deviation` of head maps at hand."""
+    maps = [_cells_last(head) for head in (found, expected)]
     score = next(maps[1][name] for name in _SCORE_MAPS if name in maps[1]).amax(dim=1)
     likely = score.topk(max(1, round(_LIKELY_SHARE * len(score)))).indices
     worst = 0.0
@@ -125,7 +129,9 @@ def head_deviation(found: Network, expected: Network) -> float:
     return worst
 
 
-def _check_frame() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def check_frame() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What networks are compared on, as of `Student.forward`, on the CPU: random but smooth, seen
+    by a level camera of KITTI's field of view at half its resolution."""
     rows, columns = _CHECK_HW
     coarse = torch.rand(1, 3, rows // 12, columns // 12, generator=torch.Generator().manual_seed(0))
     image_13HW = torch.nn.functional.interpolate(coarse, (rows, columns), mode='bilinear')

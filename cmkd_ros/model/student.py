@@ -76,15 +76,18 @@ class Student(nn.Module):
         _check_input(image_B3HW, cam_to_img_B34, ref_to_cam_B44)
         canvas_hw = (image_B3HW.shape[2], image_B3HW.shape[3])
         features_BCHW, deep_BCHW = self.image_backbone(image_B3HW)
+        # Without gradients these maps are most of a forward's memory: each goes after its last use.
+        reduced_BCHW = self.reduce(features_BCHW)
+        del features_BCHW
         depth_logits_BDHW = self.depth_head(deep_BCHW)
+        del deep_BCHW
         columns = self.lift(
-            self.reduce(features_BCHW),
-            depth_logits_BDHW,
-            cam_to_img_B34,
-            ref_to_cam_B44,
-            canvas_hw,
+            reduced_BCHW, depth_logits_BDHW, cam_to_img_B34, ref_to_cam_B44, canvas_hw
         )
-        bev_BCYX = self.adaptation(self.collapse(columns))
+        collapsed_BCYX = self.collapse(columns)
+        del columns
+        bev_BCYX = self.adaptation(collapsed_BCYX)
+        del collapsed_BCYX
         head = None
         if self.bev_backbone is not None and self.head is not None:
             head = self.head(self.bev_backbone(bev_BCYX))

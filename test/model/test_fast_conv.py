@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_layers import fill
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,11 +19,7 @@ def make_layers(kernel, stride, dilation, bias, seed):
         6, 10, kernel, stride, padding=dilation * (kernel // 2), dilation=dilation, bias=bias
     )
     norm = nn.BatchNorm2d(10, eps=1e-3).eval()
-    with torch.no_grad():
-        for parameter in (*conv.parameters(), norm.bias, norm.running_mean):
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-        for parameter in (norm.weight, norm.running_var):
-            parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
+    fill(conv, norm, generator)
     return conv, norm
 
 

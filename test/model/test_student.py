@@ -1,5 +1,7 @@
 """The student as a whole: sizes, gradients, padding, costs, bad input."""
 
+import weakref
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -189,3 +191,34 @@ def test_inputs_that_do_not_fit_are_refused(kitti_camera, change, message):
     student = build_student(tiny_spec()).eval()
     with pytest.raises(ValueError, match=message):
         student(*change(*batch_of(kitti_camera, 2, (128, 416))))
+
+
+def test_a_map_goes_after_its_last_use(kitti_camera):
+    student = build().eval()
+    made, alive_at = {}, {}
+
+    def keep(name, pick=lambda found: found):
+        return lambda module, given, found: made.__setitem__(name, weakref.ref(pick(found)))
+
+    def look(name):
+        return lambda module, given: alive_at.__setitem__(
+            name, {key for key, tensor in made.items() if tensor() is not None}
+        )
+
+    backbone, columns = student.image_backbone, lambda found: found[0].values_MZC
+    backbone.register_forward_hook(keep('features', lambda found: found.features_BCHW))
+    backbone.register_forward_hook(keep('deep', lambda found: found.deep_BCHW))
+    student.lift.register_forward_hook(keep('columns', columns))
+    student.collapse.register_forward_hook(keep('collapsed'))
+    for stage in ('depth_head', 'lift', 'collapse', 'adaptation', 'bev_backbone'):
+        student.get_submodule(stage).register_forward_pre_hook(look(stage))
+    with torch.inference_mode():
+        student(*batch_of(kitti_camera, 1, (96, 320)))
+
+    assert alive_at == {
+        'depth_head': {'deep'},
+        'lift': set(),
+        'collapse': {'columns'},
+        'adaptation': {'collapsed'},
+        'bev_backbone': set(),
+    }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmkd_ros.geometry.depth_bins import bin_edges
@@ -22,6 +22,7 @@ def test_targets_are_the_official_ones(shared_dir, record):
     assert np.array_equal(depth_target(depth, *BINS).numpy(), golden['depth_target'])
 
 
+@settings(deadline=None)
 @given(bin_=st.integers(0, 119), inside=st.floats(0.01, 0.99))
 def test_a_depth_belongs_to_the_bin_that_covers_it(bin_, inside):
     edges = bin_edges(*BINS)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from cmkd_ros.backend import for_backend
 from cmkd_ros.checkpoint import Bundle, load_bundle
+from cmkd_ros.errors import FailedError
 from cmkd_ros.geometry import Boxes3D, CameraModel, Rectifier, resize_with_camera
-from cmkd_ros.model.post import find_boxes
+from cmkd_ros.model.cuda_runner import CudaStudent
+from cmkd_ros.model.post import RawBoxes, find_boxes
 from cmkd_ros.model.spec import PostSpec
 from cmkd_ros.model.student import Student
 
+LOG = logging.getLogger('cmkd.detector')
 FX_TOLERANCE = 0.05  # a focal length this near to the training camera's is left as it is
 FX_WORKING_RANGE = (0.4, 2.5)  # beyond, the rescaled image has lost or invented too much
+
+_UNIT_OF_BYTE = (np.arange(256, dtype=np.float32) / np.float32(255.0))[None]
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,8 @@ class Detector:
                 to it. 0 switches the rescaling off.
             device: 'cpu', 'cuda', 'cuda:1', ... or 'auto'.
             precision: 'fp32', 'bf16', 'fp16' (CUDA only), 'int8' (openvino only) or 'auto'; what
-                runs, after checks of this machine, is `detector.precision`. On a CPU the network is
-                a fast form of the student's present weights, which later changes of these do not
-                reach.
+                runs, after checks of this machine, is `detector.precision`. The network is a fast
+                form of the student's present weights, which later changes of these do not reach.
             backend: 'torch', 'openvino', 'onnxruntime', or 'auto': an engine if it is ready here,
                 see `for_backend`. What runs is `detector.backend`.
 
@@ -76,7 +82,8 @@ class Detector:
             raise ValueError('a stage-1 student has no head and cannot detect; distil stage 2')
         self._head = head  # decodes; both forms of a network have the same anchors and thresholds
         self.device = _pick_device(device)
-        chosen = for_backend(network.to(self.device).eval(), self.device, precision, backend)
+        self._plain = network.to(self.device).eval()
+        chosen = for_backend(self._plain, self.device, precision, backend)
         self.network, self.precision, self.backend = (
             chosen.network, chosen.precision, chosen.backend,
         )  # fmt: skip
@@ -152,17 +159,42 @@ class Detector:
 
         Raises:
             ValueError: image, camera and pose do not fit together.
+            FailedError: the GPU has too little memory.
         """
-        inputs = self.tensors(image_HW3, camera, T_cam_ref)
-        with self._autocast():
-            output = self.network(*inputs)
-        thresholds = self._score_thresholds()
-        found = find_boxes(self._head, output.head, self.post, thresholds)[0]
+        try:
+            found = self._find(image_HW3, camera, T_cam_ref)
+        except torch.OutOfMemoryError as error:
+            raise FailedError(
+                f'{self.device} has too little memory for an image of '
+                f'{camera.width}x{camera.height} in {self.precision}: free some, or choose '
+                f'{"bf16 or " if self.precision == "fp32" else ""}device cpu'
+            ) from error
         return Detections(
             boxes=Boxes3D(found.boxes_K7.double().cpu().numpy()),
             scores_N=found.scores_K.double().cpu().numpy(),
             class_names=tuple(self.class_names[i] for i in found.labels_K.tolist()),
         )
+
+    def _find(self, image_HW3: np.ndarray, camera: CameraModel, T_cam_ref: np.ndarray) -> RawBoxes:
+        thresholds = self._score_thresholds()
+        if isinstance(self.network, CudaStudent):
+            _check_input(image_HW3, camera, T_cam_ref)
+            seen_HW3, seen = self.prepare(image_HW3, camera)
+            # On the host, where they are compared with those of the last image.
+            cam_to_img_34 = torch.from_numpy(seen.projection_px_34.astype(np.float32))
+            ref_to_cam_44 = torch.from_numpy(np.asarray(T_cam_ref).astype(np.float32))
+            try:
+                return self.network.find(
+                    seen_HW3, cam_to_img_34, ref_to_cam_44, self.post, thresholds
+                )
+            except RuntimeError as error:
+                reason = str(error).strip().partition('\n')[0]
+                LOG.warning('plain modules run from now on: the form for GPUs failed: %s', reason)
+            self.network = self._plain
+        inputs = self.tensors(image_HW3, camera, T_cam_ref)
+        with self.arithmetic():
+            output = self.network(*inputs)
+        return find_boxes(self._head, output.head, self.post, thresholds)[0]
 
     def tensors(
         self, image_HW3: np.ndarray, camera: CameraModel, T_cam_ref: np.ndarray
@@ -174,18 +206,27 @@ class Detector:
         """
         _check_input(image_HW3, camera, T_cam_ref)
         image_HW3, camera = self.prepare(image_HW3, camera)
-        if not image_HW3.flags.writeable or not image_HW3.flags.c_contiguous:
-            image_HW3 = image_HW3.copy()  # torch takes neither read-only nor mirrored arrays
-        image = torch.from_numpy(image_HW3).to(self.device)
-        image_13HW = image.permute(2, 0, 1)[None].float().div_(255.0)
+        if self.device.type == 'cpu':
+            # In one pass over memory, where torch takes two.
+            image = torch.from_numpy(cv2.LUT(image_HW3, _UNIT_OF_BYTE))
+        else:
+            if not image_HW3.flags.writeable or not image_HW3.flags.c_contiguous:
+                image_HW3 = image_HW3.copy()  # torch takes neither read-only nor mirrored arrays
+            image = torch.from_numpy(image_HW3).to(self.device).float().div_(255.0)
+        image_13HW = image.permute(2, 0, 1)[None]
         return image_13HW, self._matrix(camera.projection_px_34), self._matrix(T_cam_ref)
 
     def prepare(self, image_HW3: np.ndarray, camera: CameraModel) -> tuple[np.ndarray, CameraModel]:
         """Rectify the image and bring its focal length to the training camera's.
 
         Returns:
-            The image the network sees, and its camera; both unchanged when nothing is to do.
+            The image the network sees, and its camera; both unchanged when nothing is to do, but
+            that a view of BGR pixels (`bgr[..., ::-1]`) becomes an array of its own.
         """
+        if image_HW3.strides[2] < 0:
+            # As they lie in memory: channels are treated alike, and the result is often smaller.
+            bgr_HW3, camera = self.prepare(image_HW3[..., ::-1], camera)
+            return cv2.cvtColor(bgr_HW3, cv2.COLOR_BGR2RGB), camera
         size = self._input_size(camera)
         if not camera.is_rectified:
             key = (camera.key(), size)
@@ -217,7 +258,8 @@ class Detector:
     def _matrix(self, matrix: np.ndarray) -> torch.Tensor:
         return torch.tensor(np.asarray(matrix, np.float32), device=self.device)[None]
 
-    def _autocast(self) -> torch.autocast:
+    def arithmetic(self) -> torch.autocast:
+        """The context that a network of plain modules computes in."""
         reduced = self.precision != 'fp32' and self.device.type != 'cpu'
         dtype = torch.float16 if self.precision == 'fp16' else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=reduced)
@@ -247,4 +289,6 @@ def _pick_device(device: str) -> torch.device:
         raise ValueError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from None
     if picked.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f"device '{device}': this torch ({torch.__version__}) sees no CUDA GPU")
+    if picked.type == 'cuda' and (picked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device '{device}': there are only {torch.cuda.device_count()} CUDA GPUs")
     return picked

@@ -79,3 +79,40 @@ def test_the_precision_that_runs_is_told(scene, precision):
     detector = Detector(student, spec.classes, spec.post, FOCAL, precision=precision)
     assert detector.precision in ('fp32', 'bf16')
     assert np.isfinite(detector(image, camera, T_CAM_REF).boxes.array_N7).all()
+
+
+@pytest.mark.parametrize('focal', [FOCAL, 1.5 * FOCAL], ids=['as it is', 'resized'])
+@pytest.mark.parametrize('distortion', [(), (-0.2, 0.05, 0, 0, 0)], ids=['rectified', 'raw'])
+def test_a_view_of_bgr_pixels_is_prepared_like_rgb(scene, focal, distortion):
+    spec, student, image, camera = scene
+    detector = Detector(student, spec.classes, spec.post, train_fx_px=FOCAL)
+    K = np.array([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]])
+    P = np.column_stack([K, np.zeros(3)])
+    camera = CameraModel(WIDTH, HEIGHT, K, P, np.eye(3), distortion, 'plumb_bob')
+    view = np.ascontiguousarray(image[..., ::-1])[..., ::-1]
+    view.flags.writeable = False  # as the buffer of a message
+    expected, seen_camera = detector.prepare(image, camera)
+    found, found_camera = detector.prepare(view, camera)
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.c_contiguous
+    assert found_camera == seen_camera
+    for one, other in zip(
+        detector.tensors(view, camera, T_CAM_REF), detector.tensors(image, camera, T_CAM_REF),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ('device', 'gpus', 'words'),
+    [
+        ('cuda', 0, "device 'cuda': this torch .* sees no CUDA GPU"),
+        ('cuda:3', 2, "device 'cuda:3': there are only 2 CUDA GPUs"),
+        ('gpu', 0, "device 'gpu': expected auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told(device, gpus, words, scene, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+    with pytest.raises(ValueError, match=words):
+        Detector(scene[1], scene[0].classes, scene[0].post, FOCAL, device=device)

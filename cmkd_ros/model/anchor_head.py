@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cmkd_ros.model.outputs import AnchorHeadOutput
-from cmkd_ros.model.post import RawBoxes, score_to_logit
+from cmkd_ros.model.post import Candidates, RawBoxes, score_to_logit
 
 PRIOR_SCORE = 0.01  # of every anchor before training (focal loss, Lin et al. 2017)
 DIRECTIONS = 2
@@ -182,12 +182,50 @@ class AnchorHead(nn.Module):
         # where dozens saturate at 1, it decides which of them suppress the others.
         scores, again = scores.sort(descending=True)
         picked = passed[order[again]]
-        index = candidates[picked]
-
-        n_y, n_x = output.cls_logits.shape[1:3]
-        anchors = self.anchors((n_y, n_x), logits_NK.device)
-        deltas = output.box_deltas[image].reshape(-1, 7)[index].float()
-        boxes = decode_boxes(deltas, anchors[index])
-        directions = output.dir_logits[image].reshape(-1, DIRECTIONS)[index].float()
-        boxes[:, 6] = self.resolve_yaw(boxes[:, 6], directions)
+        boxes = self._boxes_at(output, image, candidates[picked])
         return RawBoxes(boxes, scores, labels[picked])
+
+    def candidates(
+        self,
+        output: AnchorHeadOutput,
+        least_logit: torch.Tensor,
+        least_score: torch.Tensor,
+        max_boxes: int,
+    ) -> Candidates:
+        """What `decode` gives for the first image, in a size that depends on no number.
+
+        Equal scores come in the order of the anchors; `decode` leaves their order open.
+
+        Args:
+            output: raw maps.
+            least_logit, least_score: () float32, `score_to_logit` of the threshold and itself.
+            max_boxes: size of the result, unless there are fewer anchors.
+        """
+        logits_NK = output.cls_logits[0].reshape(-1, self.n_classes).float()
+        best_N = logits_NK.amax(dim=1)
+        passing_N = best_N >= least_logit
+        ranked_N = torch.where(passing_N, best_N, -math.inf)
+        index = ranked_N.topk(min(max_boxes, len(ranked_N)), sorted=False).indices.sort().values
+        scores, labels = logits_NK[index].sigmoid().max(dim=1)
+        passes = passing_N[index] & (scores >= least_score)
+        order = torch.where(passes, scores, -1.0).argsort(descending=True, stable=True)
+        index = index[order]
+        return Candidates(
+            self._boxes_at(output, 0, index),
+            scores[order],
+            labels[order],
+            passes[order],
+            passing_N.sum(),
+        )
+
+    def _boxes_at(
+        self, output: AnchorHeadOutput, image: int, index_N: torch.Tensor
+    ) -> torch.Tensor:
+        """Decode the boxes (N, 7) of flat anchors."""
+        n_y, n_x = output.cls_logits.shape[1:3]
+        anchors = self.anchors((n_y, n_x), index_N.device)
+        deltas = output.box_deltas[image].reshape(-1, 7)[index_N].float()
+        boxes = decode_boxes(deltas, anchors[index_N])
+        directions = output.dir_logits[image].reshape(-1, DIRECTIONS)[index_N].float()
+        boxes[:, 6] = self.resolve_yaw(boxes[:, 6], directions)
+        return boxes

@@ -13,7 +13,7 @@ from torch import nn
 
 from cmkd_ros.model.conv_bn import ConvBnRelu
 from cmkd_ros.model.outputs import CenterHeadOutput
-from cmkd_ros.model.post import RawBoxes, score_to_logit
+from cmkd_ros.model.post import Candidates, RawBoxes, score_to_logit
 
 PRIOR_LOGIT = -2.19  # of every cell of the heat map before training: a score of 0.1
 REGRESSION_CHANNELS = {'center': 2, 'center_z': 1, 'dim': 3, 'rot': 2}
@@ -94,21 +94,57 @@ class CenterHead(nn.Module):
             score_threshold: scores must lie above it.
             max_boxes: at most so many boxes, besides `max_objects`.
         """
-        hm_KYX = output.hm[image].float()
-        n_y, n_x = hm_KYX.shape[1:]
-        count = min(self.max_objects, n_y * n_x)
-        logits_KN, cells_KN = hm_KYX.flatten(1).topk(count, dim=1)
-        logits, order = logits_KN.flatten().topk(min(self.max_objects, logits_KN.numel()))
-        order = order[logits >= score_to_logit(score_threshold)]
-        labels, cells = order // count, cells_KN.flatten()[order]
-        scores = logits_KN.flatten()[order].sigmoid()
+        logits, labels, cells = self._best_cells(output, image)
+        passing = logits >= score_to_logit(score_threshold)
+        labels, cells, scores = labels[passing], cells[passing], logits[passing].sigmoid()
         boxes = self._boxes_at(output, image, cells)
-
-        low, high = boxes.new_tensor(self.limit_range_m).view(2, 3)
-        centers = boxes[:, :3]
-        keep = ((centers >= low) & (centers <= high)).all(dim=1) & (scores > score_threshold)
+        keep = self._inside_limits(boxes) & (scores > score_threshold)
         keep = keep.nonzero()[:max_boxes, 0]
         return RawBoxes(boxes[keep], scores[keep], labels[keep])
+
+    def candidates(
+        self,
+        output: CenterHeadOutput,
+        least_logit: torch.Tensor,
+        least_score: torch.Tensor,
+        max_boxes: int,
+    ) -> Candidates:
+        """What `decode` gives for the first image, in a size that depends on no number.
+
+        Args:
+            output: raw maps.
+            least_logit, least_score: () float32, `score_to_logit` of the threshold and itself.
+            max_boxes: as in `decode`; the size of the result is `max_objects`, unless the map is
+                smaller.
+        """
+        logits, labels, cells = self._best_cells(output, 0)
+        scores = logits.sigmoid()
+        boxes = self._boxes_at(output, 0, cells)
+        passes = (logits >= least_logit) & self._inside_limits(boxes) & (scores > least_score)
+        found = passes.sum().clamp(max=max_boxes)
+        passes &= passes.cumsum(dim=0) <= max_boxes
+        order = torch.where(passes, scores, -1.0).argsort(descending=True, stable=True)
+        return Candidates(boxes[order], scores[order], labels[order], passes[order], found)
+
+    def _best_cells(
+        self, output: CenterHeadOutput, image: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The `max_objects` highest logits, their classes and their flat cells y * X + x."""
+        logits_KN = output.hm[image].float().flatten(1)
+        count = min(self.max_objects, logits_KN.shape[1])
+        best_KN, cells_KN = logits_KN.topk(count, dim=1)
+        logits, order = best_KN.flatten().topk(min(self.max_objects, best_KN.numel()))
+        return logits, order // count, cells_KN.flatten()[order]
+
+    def _inside_limits(self, boxes_N7: torch.Tensor) -> torch.Tensor:
+        limits = self.limit_range_m
+        inside = [
+            (v >= low) & (v <= high)
+            for v, low, high in zip(
+                boxes_N7[:, :3].unbind(dim=1), limits[:3], limits[3:], strict=True
+            )
+        ]
+        return inside[0] & inside[1] & inside[2]
 
     def _boxes_at(
         self, output: CenterHeadOutput, image: int, cells_N: torch.Tensor

@@ -38,11 +38,34 @@ class RawBoxes:
         return RawBoxes(self.boxes_K7[keep], self.scores_K[keep], self.labels_K[keep])
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Boxes of one image for post-processing in a fixed size (`fixed_post.py`).
+
+    Attributes:
+        boxes_K7, scores_K, labels_K: as `RawBoxes`; those that pass come first.
+        passes_K: bool, what `decode` would give; the other boxes only fill the size.
+        found: () how many wanted a place; more than K: some that pass may be missing.
+    """
+
+    boxes_K7: torch.Tensor
+    scores_K: torch.Tensor
+    labels_K: torch.Tensor
+    passes_K: torch.Tensor
+    found: torch.Tensor
+
+
 class Head(Protocol):
     """What both heads offer to post-processing."""
 
     def decode(self, output: Any, image: int, score_threshold: float, max_boxes: int) -> RawBoxes:
         """The best boxes of one image of the batch, before suppression."""
+        ...
+
+    def candidates(
+        self, output: Any, least_logit: torch.Tensor, least_score: torch.Tensor, max_boxes: int
+    ) -> Candidates:
+        """What `decode` gives for the first image, in a size that depends on no number."""
         ...
 
     def batch_size(self, output: Any) -> int:

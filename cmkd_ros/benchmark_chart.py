@@ -47,7 +47,8 @@ def draw_benchmark(result: Benchmark, out: Path) -> Path:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     width, height = result.size_wh
-    machine = f'{result.machine["cpu"]}, threads: {result.machine["threads"]}'
+    told = result.machine
+    machine = told['gpu'] or f'{told["cpu"]}, threads: {told["threads"]}'
     axes.set(xlabel='ms', title=f'{result.student}, {width}x{height} ({machine})')
     axes.legend(loc='center right')
     write_figure_atomically(out, figure)

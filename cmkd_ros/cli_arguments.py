@@ -81,9 +81,17 @@ def _add_runtime_commands(add: Add) -> None:
     bench.add_argument('--json', type=Path, help='write every number there')
     bench.add_argument('--chart', type=Path, help='PNG to draw of the stages; not with --node')
     bench.add_argument(
-        '--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'),
+        '--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16', 'int8'),
         help='of the network; auto: bf16 where the device has it; default: %(default)s',
     )  # fmt: skip
+    bench.add_argument(
+        '--backend', default='torch', choices=('torch', 'openvino', 'onnxruntime'),
+        help='measure all of the network in that engine too; default: %(default)s',
+    )  # fmt: skip
+    bench.add_argument(
+        '--batch', type=_count, default=1, metavar='N', help='images at once; default: %(default)s'
+    )
+    _add_device(bench)
     node = bench.add_argument_group('the node, over ROS, instead of the network alone')
     node.add_argument('--node', action='store_true', help='latency from image to boxes')
     node.add_argument(
@@ -348,7 +356,7 @@ def _add_backend(command: argparse.ArgumentParser) -> None:
         '--backend',
         default='torch',
         choices=('auto', 'torch', 'openvino', 'onnxruntime'),
-        help='what runs the network; auto: an engine if it is ready; default: %(default)s',
+        help='what runs the network; auto: an engine if ready and quicker; default: %(default)s',
     )
 
 

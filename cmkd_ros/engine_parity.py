@@ -15,10 +15,11 @@ from cmkd_ros.checkpoint import load_bundle
 from cmkd_ros.engines import ENGINES
 from cmkd_ros.export import export_onnx, random_frame
 from cmkd_ros.graph_cache import graph_of
+from cmkd_ros.model.precision import FP32_LIMIT
 from cmkd_ros.model.student import Student
 
 LOG = logging.getLogger('cmkd.export')
-LIMITS = {'fp32': 1e-4, 'fp16': 3e-2}  # of every head map, by how the weights are stored
+LIMITS = {'fp32': FP32_LIMIT, 'fp16': 3e-2}  # of every head map, by how the weights are stored
 
 
 @dataclass(frozen=True)

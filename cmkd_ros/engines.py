@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cmkd_ros.errors import FailedError
+from cmkd_ros.errors import FailedError, last_line
 from cmkd_ros.export import head_output_type
-from cmkd_ros.int8_graph import cost_of
+from cmkd_ros.int8_graph import cost_of, read_int8
 from cmkd_ros.model.export_form import CameraInputs, camera_inputs
 from cmkd_ros.model.lift_indices import LiftIndices
 from cmkd_ros.model.outputs import HeadOutput
@@ -45,9 +45,10 @@ class Engine(ABC):
             precision: one of `precisions`.
 
         Raises:
-            ImportError: the engine is not installed.
+            ModuleNotFoundError: the engine is not installed.
             ValueError: a precision that the engine does not have.
-            FailedError: the engine is too old for the graph, or refuses an operator of it.
+            FailedError: the engine cannot be loaded, is too old for the graph, or refuses an
+                operator of it.
         """
         if precision not in self.precisions:
             raise ValueError(
@@ -59,10 +60,16 @@ class Engine(ABC):
         self._camera: tuple[LiftIndices, list[np.ndarray]] | None = None
         try:
             self._open(graph, precision)
-        except ImportError:
-            raise
+        except ImportError as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == self.name:
+                raise
+            raise FailedError(
+                f'{self.name} is installed but cannot be loaded: {last_line(error)}'
+            ) from error
+        except AttributeError as error:
+            raise FailedError(f'{self.name} is too old: {last_line(error)}') from error
         except Exception as error:  # every engine has errors of its own
-            raise FailedError(f'{self.name} does not open {graph}: {_last_line(error)}') from error
+            raise FailedError(f'{self.name} does not open {graph}: {last_line(error)}') from error
 
     def __call__(
         self,
@@ -89,7 +96,7 @@ class Engine(ABC):
             maps = self._run(np.ascontiguousarray(image_13HW.numpy()))
         except Exception as error:  # those of onnxruntime are no RuntimeError
             self._camera = None
-            raise FailedError(f'{self.name} does not run: {_last_line(error)}') from error
+            raise FailedError(f'{self.name} does not run: {last_line(error)}') from error
         return EngineOutput(self._output(*(torch.from_numpy(values) for values in maps)))
 
     @abstractmethod
@@ -101,11 +108,6 @@ class Engine(ABC):
 
     @abstractmethod
     def _run(self, image_13HW: np.ndarray) -> list[np.ndarray]: ...
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
 
 
 class OpenVinoEngine(Engine):
@@ -128,7 +130,7 @@ class OpenVinoEngine(Engine):
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
         }
         core = openvino.Core()
-        model = core.read_model(str(graph))
+        model = read_int8(core, graph) if precision == 'int8' else core.read_model(str(graph))
         self.cost = cost_of(model) if precision == 'int8' else ''
         self._request = core.compile_model(model, 'CPU', settings).create_infer_request()
         self._tensor = openvino.Tensor

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from cmkd_ros.errors import FailedError
+from cmkd_ros.atomic_write import write_bytes_atomically
+from cmkd_ros.errors import FailedError, memory_shortage
 from cmkd_ros.model.anchor_head import AnchorHead
 from cmkd_ros.model.center_head import CenterHead
 from cmkd_ros.model.export_form import CameraInputs, ExportForm, camera_inputs
@@ -67,16 +68,16 @@ def write_graph(
     if precision == 'fp16':
         _store_in_half(model, out)
     size = sum(len(entry.raw_data) for entry in model.graph.initializer)
+    if not external_data and size <= LARGEST_FILE:
+        write_bytes_atomically(out, model.SerializeToString())
+        return out
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
         written = Path(folder) / out.name
         data = f'{out.name}.data'
-        if external_data or size > LARGEST_FILE:
-            onnx.save_model(
-                model, str(written), save_as_external_data=True, location=data, size_threshold=1024
-            )
-            os.replace(written.with_name(data), out.with_name(data))
-        else:
-            onnx.save_model(model, str(written))
+        onnx.save_model(
+            model, str(written), save_as_external_data=True, location=data, size_threshold=1024
+        )
+        os.replace(written.with_name(data), out.with_name(data))
         os.replace(written, out)
     return out
 
@@ -122,7 +123,8 @@ def onnx_model(student: Student) -> ModelProto:
                 verbose=False,
             )
     except RuntimeError as error:  # its errors are pages long, the reason is in the first line
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = memory_shortage(error) or lines[0]
         raise FailedError(f'torch cannot export this student: {reason}') from error
     finally:
         for talker, level in zip(talkers, levels, strict=True):

@@ -40,7 +40,7 @@ def cached_graph(student: Student) -> Path:
 
 def int8_graph(student: Student) -> Path:
     """The file that holds, or is to hold, the graph of this very student in int8."""
-    return cache_folder() / f'{graph_digest(student)}_int8.xml'
+    return cache_folder() / f'{graph_digest(student)}_int8.zip'
 
 
 def graph_of(student: Student) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from cmkd_ros.export import random_frame
@@ -43,3 +45,17 @@ def tiny_student(head: str) -> Student:
     fresh = build_student(tiny_spec(head))
     fresh.load_state_dict(student.state_dict())
     return fresh.eval()
+
+
+def with_unknown_operator(file: Path, out: Path) -> Path:
+    """The graph with an operator on its image that no engine has."""
+    import onnx
+
+    model = onnx.load(file)
+    for node in model.graph.node:
+        for position, given in enumerate(node.input):
+            node.input[position] = 'odd' if given == 'image' else given
+    model.graph.node.insert(0, onnx.helper.make_node('Odd', ['image'], ['odd'], domain='nowhere'))
+    model.opset_import.append(onnx.helper.make_opsetid('nowhere', 1))
+    onnx.save(model, out)
+    return out

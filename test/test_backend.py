@@ -4,13 +4,15 @@ import logging
 import re
 import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
-from exported_students import tiny_spec, tiny_student
+from exported_students import tiny_spec, tiny_student, with_unknown_operator
 
-from cmkd_ros.backend import for_backend
+from cmkd_ros import graph_cache
+from cmkd_ros.backend import for_backend, seconds_of
 from cmkd_ros.checkpoint import Bundle, save_bundle
 from cmkd_ros.cli import main
 from cmkd_ros.detector import Detector
@@ -44,6 +46,12 @@ def filled(exported, cache, graph):
     return cache
 
 
+@pytest.fixture
+def engines_win(monkeypatch):
+    """Engines compute a frame sooner than torch, whatever this machine does meanwhile."""
+    monkeypatch.setattr('cmkd_ros.backend.seconds_of', lambda networks: [1.0, 2.0])
+
+
 def other_student():
     """Another student of the same shape."""
     student = tiny_student('anchor')
@@ -75,11 +83,37 @@ def test_a_named_engine_finds_the_boxes_of_torch(filled, backend):
     assert [path.suffix for path in filled.iterdir()] == ['.onnx']  # exported by nobody again
 
 
+@pytest.mark.usefixtures('engines_win')
 def test_auto_takes_the_first_engine_that_has_the_graph(filled, monkeypatch):
     student = tiny_student('anchor')
     assert for_backend(student, CPU, backend='auto').backend == 'openvino'
     monkeypatch.setitem(sys.modules, 'openvino', None)
     assert for_backend(student, CPU, backend='auto').backend == 'onnxruntime'
+
+
+@pytest.mark.parametrize(('of_engine', 'runs'), [(0.2, 'openvino'), (0.3, 'torch')])
+def test_auto_takes_what_is_sooner(filled, caplog, monkeypatch, of_engine, runs):
+    asked = []
+    monkeypatch.setattr(
+        'cmkd_ros.backend.seconds_of', lambda networks: asked.append(networks) or [of_engine, 0.25]
+    )
+    with caplog.at_level(logging.INFO, 'cmkd'):
+        chosen = for_backend(tiny_student('anchor'), CPU, backend='auto')
+    assert (chosen.backend, chosen.precision) == (runs, 'fp32')
+    assert chosen.network is asked[0][runs == 'torch']
+    assert caplog.messages[-1] == (
+        f'backend auto: {runs} in fp32, a test frame takes {1e3 * of_engine:.0f} ms by openvino '
+        'and 250 ms by torch'
+    )
+
+
+def test_the_slower_network_is_seen_as_such():
+    def slow(*_):
+        time.sleep(0.2)
+
+    of_slow, of_quick = seconds_of((slow, lambda *_: None))
+    assert of_slow >= 0.2
+    assert of_quick < of_slow
 
 
 def test_auto_without_graph_or_engine_is_torch_and_says_why(cache, caplog, monkeypatch):
@@ -97,6 +131,17 @@ def test_auto_without_graph_or_engine_is_torch_and_says_why(cache, caplog, monke
     assert not cache.exists()
 
 
+def test_auto_hashes_the_weights_once_for_all_engines(cache, monkeypatch):
+    student, hashed = tiny_student('anchor'), []
+    for module in NAMED:
+        pytest.importorskip(module, reason=f'needs {module} (extra: export)')
+    digest = graph_cache.graph_digest
+    monkeypatch.setattr(graph_cache, 'graph_digest', lambda s: hashed.append(s) or digest(s))
+    assert for_backend(student, CPU, backend='auto').backend == 'torch'
+    assert hashed == [student]
+
+
+@pytest.mark.usefixtures('engines_win')
 def test_auto_leaves_a_cpu_with_bf16_to_who_has_bf16(filled, caplog, monkeypatch):
     monkeypatch.setattr('cmkd_ros.backend.cpu_multiplies_bf16', lambda: True)
     monkeypatch.setitem(sys.modules, 'openvino', None)
@@ -205,6 +250,21 @@ def test_the_export_command_refuses_a_graph_that_computes_something_else(
     assert 'name it by --onnx' in capsys.readouterr().err
 
 
+def test_an_operator_that_engines_refuse_ends_the_export_in_one_line_and_leaves_torch(
+    filled, graph, bundle, caplog, capsys
+):
+    with_unknown_operator(graph, graph)
+    common = ['--model', str(bundle), '--frames', '1', '--size', '320', '96']
+    assert main(['export', *common]) == 1
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith('cmkd: ')]
+    assert re.fullmatch(f'cmkd: openvino does not open {graph}: .*Odd.*', line)
+    with caplog.at_level(logging.INFO, 'cmkd'):
+        assert for_backend(tiny_student('anchor'), CPU, backend='auto').backend == 'torch'
+    assert 'openvino does not open' in caplog.text
+    assert 'onnxruntime does not open' in caplog.text
+
+
+@pytest.mark.usefixtures('engines_win')
 def test_the_node_takes_the_engine_of_its_parameter(filled, bundle):
     pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
     from cmkd_ros.ros.detector_node import load_model

@@ -1,5 +1,7 @@
 """Engines compute what the student does, through one graph for every camera and size of image."""
 
+import sys
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ pytest.importorskip('onnxruntime', reason='needs onnxruntime (extra: export)')
 pytest.importorskip('openvino', reason='needs openvino (extra: export)')
 
 import onnx
+from exported_students import with_unknown_operator
 
 from cmkd_ros.engine_parity import check_engines
 from cmkd_ros.engines import ENGINES
@@ -50,18 +53,6 @@ def test_an_engine_has_its_precisions(exported):
         ENGINES['onnxruntime'](student, file, 'bf16')
 
 
-def with_unknown_operator(file, out):
-    """The graph with an operator on its image that no engine has."""
-    model = onnx.load(file)
-    for node in model.graph.node:
-        for position, given in enumerate(node.input):
-            node.input[position] = 'odd' if given == 'image' else given
-    model.graph.node.insert(0, onnx.helper.make_node('Odd', ['image'], ['odd'], domain='nowhere'))
-    model.opset_import.append(onnx.helper.make_opsetid('nowhere', 1))
-    onnx.save(model, out)
-    return out
-
-
 @pytest.mark.parametrize('name', ENGINES)
 def test_an_operator_that_an_engine_refuses_is_told_in_one_line(exported, name, tmp_path):
     student, file = exported('anchor')
@@ -69,6 +60,29 @@ def test_an_operator_that_an_engine_refuses_is_told_in_one_line(exported, name, 
     with pytest.raises(FailedError, match=rf'^{name} does not open \S+odd\.onnx: .*Odd.*$') as told:
         ENGINES[name](student, odd)
     assert '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize('name', ENGINES)
+@pytest.mark.parametrize(
+    ('source', 'told'),
+    [
+        ('', "is too old: module '{name}' has no attribute '"),  # OpenVINO before 2023.1
+        ('raise ImportError', 'is installed but cannot be loaded: ImportError'),  # onnxruntime 1.18
+        ('import libodd', "is installed but cannot be loaded: No module named 'libodd'"),
+    ],
+)
+def test_an_engine_of_another_time_is_told_in_one_line(
+    exported, name, source, told, tmp_path, monkeypatch
+):
+    student, file = exported('anchor')
+    (tmp_path / f'{name}.py').write_text(f'{source}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    for loaded in [loaded for loaded in sys.modules if loaded.partition('.')[0] == name]:
+        monkeypatch.delitem(sys.modules, loaded)
+    with pytest.raises(FailedError) as found:
+        ENGINES[name](student, file)
+    assert str(found.value).startswith(f'{name} {told.format(name=name)}')
+    monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 @pytest.mark.parametrize('name', ENGINES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from cmkd_ros.evaluation.kitti_results import to_kitti_results
 from cmkd_ros.evaluation.report import evaluate_folders
 from cmkd_ros.export import camera_of as graph_camera
 from cmkd_ros.graph_cache import graph_of, int8_graph
-from cmkd_ros.int8_graph import quantise, save_int8
+from cmkd_ros.int8_graph import quantise, require_quantiser, save_int8
 from cmkd_ros.kitti_files import write_results
 from cmkd_ros.progress import show_progress
 from cmkd_ros.training.data.identity import identify_object_frames
@@ -64,8 +65,10 @@ def export_int8(
 
     Raises:
         FileNotFoundError, ValueError: a bundle, list or number that is wrong, or a leak.
-        ImportError: no openvino, nncf, onnx or onnxscript.
+        ImportError: no openvino or nncf.
+        FailedError: as `quantise`.
     """
+    require_quantiser()
     bundle = load_bundle(model)
     folder, names = find_frames(data, split)
     fitted, judged = divide(names, calibration, frames)
@@ -76,13 +79,13 @@ def export_int8(
         allow_leak,
         'evaluate on other frames',
     )
-    detectors = [Detector.from_bundle(bundle, backend='openvino') for _ in ('fp32', 'int8')]
+    detector = Detector.from_bundle(bundle, backend='openvino')
     student = bundle.build()
-    pictures = _frames(folder, fitted, detectors[0].class_names)
+    pictures = _frames(folder, fitted, detector.class_names)
 
     def inputs_of(index: int) -> Mapping[str, np.ndarray]:
         sample = pictures[index]
-        image, cam_to_img, ref_to_cam = detectors[0].tensors(
+        image, cam_to_img, ref_to_cam = detector.tensors(
             sample.image_HW3, camera_of(sample), sample.ref_to_cam_44
         )
         camera = graph_camera(student, image, cam_to_img[0], ref_to_cam[0])
@@ -92,9 +95,10 @@ def export_int8(
 
     graph = quantise(graph_of(student), range(len(fitted)), inputs_of)
     with tempfile.TemporaryDirectory() as place:
-        file = save_int8(graph, Path(place) / 'int8.xml', '')
-        detectors[1].network = OpenVinoEngine(student, file, 'int8')
-        fp32, int8 = _evaluate(detectors, folder, judged, Path(place))
+        file = save_int8(graph, Path(place) / 'int8.zip', '')
+        reduced = copy.copy(detector)
+        reduced.network = OpenVinoEngine(student, file, 'int8')
+        fp32, int8 = _evaluate([detector, reduced], folder, judged, Path(place))
     cost = describe_cost(fp32, int8)
     return Int8Export(save_int8(graph, int8_graph(student), cost), fp32, int8, cost)
 

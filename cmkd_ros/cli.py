@@ -16,13 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 from cmkd_ros.cli_arguments import parse_arguments
 from cmkd_ros.cli_benchmark import run_benchmark
-from cmkd_ros.errors import FailedError
+from cmkd_ros.errors import FailedError, memory_shortage
 from cmkd_ros.official_kind import STUDENT_CONFIGS
 from cmkd_ros.progress import show_progress
 
 if TYPE_CHECKING:
     from cmkd_ros.official_file import OfficialFile
     from cmkd_ros.official_import import Imported
+
+_TRAINING_NEEDS_LESS = (
+    'less is needed with a smaller optimiser.batch_size, or optimiser.checkpoint_activations=true'
+)
+_NEEDS_LESS = {
+    'train-teacher': _TRAINING_NEEDS_LESS,
+    'distill': _TRAINING_NEEDS_LESS,
+    'ladder': _TRAINING_NEEDS_LESS,
+    'benchmark': 'less is needed with a smaller --size or --batch',
+    'export': 'less is needed with a smaller --size',
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:  # installed, but made for another Python, numpy or system
         print(f'cmkd: {options.command} cannot load what it needs: {error}', file=sys.stderr)
         return 2
+    except Exception as error:  # torch, numpy and OpenCV each have an error of their own
+        shortage = memory_shortage(error)
+        if shortage is None:
+            raise
+        hint = _NEEDS_LESS.get(options.command)
+        text = f'{options.command} ran {shortage}' + (f'; {hint}' if hint else '')
+        print(f'cmkd: {text}', file=sys.stderr)
+        return 1
     return 0
 
 

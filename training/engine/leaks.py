@@ -41,6 +41,12 @@ def lineage(bundle: Bundle) -> dict[str, UsedData | None]:
     }
 
 
+def teacher_lineage(own: UsedData, start: Bundle | None) -> Lineage:
+    """What a teacher, and the network it started from, learned from."""
+    before = {} if start is None else lineage(start)
+    return {'teacher': own, **{f'initial {role}': used for role, used in before.items()}}
+
+
 def student_lineage(own: UsedData, teacher: Bundle | None, stage_1: Bundle | None) -> Lineage:
     """What a student, its teacher, and the stage-1 student it started from learned from."""
     roles: dict[str, UsedData | None] = {

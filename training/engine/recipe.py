@@ -112,6 +112,8 @@ class TeacherRecipe(RunRecipe):
 
     task: Literal['teacher']
     teacher: str  # name in config/teachers, or a YAML file
+    # Bundle to start from: a teacher wholly; of a student its BEV backbone and head.
+    init: Path | None = None
     augment: TeacherAugment = TeacherAugment()
     weights: SupervisedWeights = SupervisedWeights()
 

@@ -28,6 +28,7 @@ from cmkd_ros.training.engine.leaks import (
     held_out_frames,
     lineage_to_json,
     student_lineage,
+    teacher_lineage,
 )
 from cmkd_ros.training.engine.provenance import describe_run
 from cmkd_ros.training.engine.recipe import (
@@ -88,10 +89,14 @@ def run_teacher(
         with_image=False,
         with_plane=any(recipe.augment.paste.values()) and recipe.augment.paste_on_planes,
     )
-    data = _check_data(recipe, {'teacher': UsedData.of(identify(frames))}, allow_leak)
+    start = None if recipe.init is None else load_bundle(recipe.init)
+    lineage = teacher_lineage(UsedData.of(identify(frames)), start)
+    data = _check_data(recipe, lineage, allow_leak)
     checkpoint = open_run_folder(out, recipe, resume)
     lightning.seed_everything(recipe.seed, verbose=False)
     teacher = build_teacher(spec, with_head=True)
+    if start is not None and checkpoint is None:
+        initialise_teacher(teacher, start)
     augment = teacher_augmentation(recipe.augment, recipe.data, spec.classes, out)
     LOG.info('training teacher %s on %d frames', spec.name, len(frames))
     loader = _loader(frames, recipe, augment, depth_stride=8, redraw_empty=True)
@@ -267,6 +272,17 @@ def build_teacher_of(
     if not with_head:
         teacher.bev_backbone = teacher.head = None
     return spec, teacher
+
+
+def initialise_teacher(teacher: LidarTeacher, start: Bundle) -> None:
+    """Start a teacher from another one, or from the BEV backbone and head of a student.
+
+    Raises:
+        ValueError: weights that are missing or do not fit.
+    """
+    whole = tuple(f'{name}.' for name, _ in teacher.named_children())
+    parts = whole if start.kind == 'teacher' else ('bev_backbone.', 'head.')
+    LOG.info('%s', copy_matching(teacher, start.tensors, parts, start.source))
 
 
 def initialise_stage_2(student: Student, teacher: Bundle | None, stage_1: Bundle | None) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cmkd_ros.transform_buffer import TransformBuffer
+
+LOG = logging.getLogger('cmkd.bag')
 _RESCUE = (
     'a recording that was cut off may be saved by `ros2 bag reindex` or `mcap recover`, '
     'one of ROS 1 by `rosbag reindex`'
@@ -62,6 +66,14 @@ class BagReader:
                 yield BagMessage(connection, time_ns, raw, content)
         except Exception as error:  # storages and compressions raise all sorts
             raise _unreadable(self.path, error) from error
+
+    def put_transforms(self, buffer: TransformBuffer, message: BagMessage) -> None:
+        """Store those of a recorded TFMessage; broken ones are told and ignored, as by the node."""
+        topic = message.connection.topic
+        try:
+            buffer.put(message.content.transforms, topic.rpartition('/')[2] == 'tf_static')
+        except ValueError as error:
+            LOG.warning('%s: %s: ignored: %s', self.path, topic, error)
 
 
 @contextlib.contextmanager

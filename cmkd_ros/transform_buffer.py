@@ -37,23 +37,29 @@ class TransformBuffer:
         """Store the `geometry_msgs/TransformStamped` of a TFMessage.
 
         Raises:
-            ValueError: a transform that is not finite or has no rotation, or no frame names.
+            ValueError: a transform that is not finite or has no rotation, or no frame names; says
+                which and why. The others of the message are stored.
         """
+        faults: list[str] = []
         for message in transforms:
             parent = message.header.frame_id.lstrip('/')
             child = message.child_frame_id.lstrip('/')
             if not parent or not child or parent == child:
-                raise ValueError(f"transform from '{parent}' to '{child}': two names are needed")
+                faults.append(f"transform from '{parent}' to '{child}': two names are needed")
+                continue
             t, q = message.transform.translation, message.transform.rotation
             try:
                 T_parent_child = make_se3(
                     quaternion_to_matrix([q.x, q.y, q.z, q.w]), np.array([t.x, t.y, t.z])
                 )
             except ValueError as error:
-                raise ValueError(f"transform from '{parent}' to '{child}': {error}") from None
+                faults.append(f"transform from '{parent}' to '{child}': {error}")
+                continue
             stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
             with self._lock:
                 self._store(parent, child, 0 if static else stamp, T_parent_child, static)
+        if faults:
+            raise ValueError('; '.join(faults))
 
     def _store(
         self, parent: str, child: str, stamp_ns: int, T_parent_child: np.ndarray, static: bool

@@ -116,9 +116,10 @@ def test_impossible_transforms_are_refused(fault):
         message.child_frame_id = 'base'
     buffer = TransformBuffer()
     with pytest.raises(ValueError, match="from 'base' to"):
-        buffer.put([message], static=True)
+        buffer.put([message, stamped('base', 'lidar', np.eye(4))], static=True)
     with pytest.raises(LookupError):
         buffer.lookup('base', 'camera', 0)
+    np.testing.assert_array_equal(buffer.lookup('base', 'lidar', 0), np.eye(4))
 
 
 def test_the_message_on_the_wire_is_the_official_one():

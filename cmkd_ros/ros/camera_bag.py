@@ -98,22 +98,17 @@ class CameraBag:
             for connection in self._bag.connections
             if connection.topic in (infos_topic, FRAME_ID_TOPIC, '/tf', '/tf_static')
         ]
-        for connection, time_ns, raw, message in self._bag.messages(wanted):
-            if connection.topic == infos_topic:
-                self._infos.append((stamp_ns(message.header), bytes(raw), message))
-            elif connection.topic == FRAME_ID_TOPIC:
-                self._names[time_ns] = message.data
+        for message in self._bag.messages(wanted):
+            content, topic = message.content, message.connection.topic
+            if topic == infos_topic:
+                self._infos.append((stamp_ns(content.header), bytes(message.raw), content))
+            elif topic == FRAME_ID_TOPIC:
+                self._names[message.time_ns] = content.data
             else:
-                self._put(message, connection.topic)
+                self._bag.put_transforms(self.transforms, message)
         self._infos.sort(key=lambda entry: entry[0])
         if not self._infos:
             raise ValueError(f'{self.path}: no message on {infos_topic}')
-
-    def _put(self, message: Any, topic: str) -> None:
-        try:
-            self.transforms.put(message.transforms, topic == '/tf_static')
-        except ValueError as error:
-            raise ValueError(f'{self.path}: {topic}: {error}') from None
 
 
 @contextlib.contextmanager

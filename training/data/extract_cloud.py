@@ -60,13 +60,12 @@ class IntensityScale:
 
     One byte a point means 255. Other numbers are taken as they come: up to 1 they are fractions
     already, up to 255 they are bytes in another type, and beyond that the brightest 0.1 per cent
-    of a scan count as full.
+    of a scan count as full. Sensors that count differently have no full brightness in common.
     """
 
     def __init__(self) -> None:
-        self._largest = 0.0
+        self._largest_by_type: dict[str, float] = {}
         self._bright: list[float] = []
-        self._is_byte = False
         self._field: str | None = None
 
     def see(self, message: Any, points_N4: NDArray[np.float32]) -> None:
@@ -75,25 +74,36 @@ class IntensityScale:
         field = _intensity_field(tuple(kinds))
         if field is None or not len(points_N4):
             return
-        self._field, self._is_byte = field, _TYPES.get(kinds[field]) == 'u1'
+        self._field, kind = field, _TYPES[kinds[field]]
         largest = float(points_N4[:, 3].max())
-        self._largest = max(self._largest, largest)
+        self._largest_by_type[kind] = max(self._largest_by_type.get(kind, 0.0), largest)
         if largest > 255:
             self._bright.append(float(np.percentile(points_N4[:, 3], _BRIGHT_SHARE)))
 
     def full(self) -> float:
-        """The number that becomes 1."""
-        if self._is_byte:
-            return 255.0
-        if self._largest <= 1.0:
+        """The number that becomes 1.
+
+        Raises:
+            ValueError: there are bytes, and numbers of another type that are no bytes.
+        """
+        others = [most for kind, most in self._largest_by_type.items() if kind != 'u1']
+        largest = max(others, default=255.0)
+        if 'u1' in self._largest_by_type and not 1.0 < largest <= 255:
+            raise ValueError(
+                f'the recordings count intensity differently: bytes in some, up to {largest:g} in '
+                'others; extract them one by one, or say what full brightness is '
+                '(--intensity-max)'
+            )
+        if largest <= 1.0:
             return 1.0
-        return 255.0 if self._largest <= 255 else max(float(np.median(self._bright)), 255.0)
+        return 255.0 if largest <= 255 else max(float(np.median(self._bright)), 255.0)
 
     def describe(self, full: float) -> str:
         """One phrase for the log."""
         if self._field is None:
             return f'no field of {", ".join(INTENSITY_FIELDS)}: intensity is 0'
-        return f"field '{self._field}', up to {self._largest:g}: divided by {full:g}"
+        largest = max(self._largest_by_type.values())
+        return f"field '{self._field}', up to {largest:g}: divided by {full:g}"
 
 
 def scale_intensity(points_N4: NDArray[np.float32], full: float) -> NDArray[np.float32]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from cmkd_ros.bag_reader import BagReader, open_bag, stamp_ns
 from cmkd_ros.training.data.extract_topics import COMPRESSED, TopicChoice, Topics, find_topics
 from cmkd_ros.transform_buffer import TransformBuffer
 
-LOG = logging.getLogger('cmkd.data')
 _TRANSFORMS = ('tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage')
 
 
@@ -85,16 +83,11 @@ class Recording:
     def _read_small_topics(self) -> None:
         infos = self.topics.infos
         wanted = [c for c in self._bag.connections if c.msgtype in _TRANSFORMS]
-        for connection, _, _, message in self._bag.messages([*infos, *wanted]):
-            if connection.msgtype not in _TRANSFORMS:
-                self._infos.append((stamp_ns(message.header), message))
-                continue
-            try:
-                self.transforms.put(
-                    message.transforms, connection.topic.rpartition('/')[2] == 'tf_static'
-                )
-            except ValueError as error:
-                LOG.warning('%s: %s: ignored: %s', self.path, connection.topic, error)
+        for message in self._bag.messages([*infos, *wanted]):
+            if message.connection.msgtype in _TRANSFORMS:
+                self._bag.put_transforms(self.transforms, message)
+            else:
+                self._infos.append((stamp_ns(message.content.header), message.content))
         self._infos.sort(key=lambda entry: entry[0])
         if not self._infos:
             raise ValueError(f'{self.path}: no message on {infos[0].topic}')

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cmkd_ros.kitti_files import read_frame_list
 from cmkd_ros.training.data.drives import find_drives
+from cmkd_ros.training.data.extract_folder import SETTINGS_FILE
 from cmkd_ros.training.data.kitti_checks import Fault, FrameRecord, check_frame
 from cmkd_ros.training.data.kitti_index import (
     INDEX_NAME,
@@ -61,7 +62,8 @@ def prepare_kitti(
     """Check every frame of a KITTI object tree and write the index.
 
     Every folder of the root with an `image_2` is read (`training`, `testing`, ...). Its frames
-    need what the folder has subfolders for; `training` always needs labels.
+    need what the folder has subfolders for; `training` always needs labels, but not in a root that
+    `cmkd extract-bag` made.
 
     Args:
         root: folder of `training/`, `testing/`.
@@ -142,7 +144,8 @@ def _find_folders(root: Path) -> dict[str, KittiFolder]:
 
 def _needed_kinds(folder: KittiFolder) -> tuple[str, ...]:
     needed = dict.fromkeys(('image', 'calib', *folder.kinds()))
-    if folder.path.name == 'training':
+    recorded = (folder.path.parent / SETTINGS_FILE).is_file()
+    if folder.path.name == 'training' and not recorded:
         needed['label'] = None
     return tuple(needed)
 

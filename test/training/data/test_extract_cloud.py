@@ -95,8 +95,8 @@ def test_a_message_that_contradicts_itself_is_refused(change, words):
         cloud_to_points(message)
 
 
-def full_brightness(kind: str, *scans: np.ndarray) -> float:
-    scale = IntensityScale()
+def full_brightness(kind: str, *scans: np.ndarray, scale: IntensityScale | None = None) -> float:
+    scale = scale or IntensityScale()
     for values in scans:
         cloud = structured(np.ones((len(values), 4)), [*XYZ, ('intensity', kind)])
         cloud['intensity'] = values
@@ -111,6 +111,20 @@ def full_brightness(kind: str, *scans: np.ndarray) -> float:
 )
 def test_full_brightness_follows_the_kind_and_the_largest_number(kind, highest, full):
     assert full_brightness(kind, np.linspace(0, highest, 100), np.zeros(10)) == full
+
+
+@pytest.mark.parametrize(('highest', 'full'), [(1.0, None), (200.0, 255.0), (4000.0, None)])
+@pytest.mark.parametrize('bytes_first', [True, False])
+def test_recordings_that_count_differently_are_refused(highest, full, bytes_first):
+    scale, values = IntensityScale(), np.linspace(0, highest, 100)
+    kinds = [('u1', np.full(10, 40)), ('<f4', values)]
+    first, last = kinds if bytes_first else kinds[::-1]
+    full_brightness(first[0], first[1], scale=scale)
+    if full is None:
+        with pytest.raises(ValueError, match=f'bytes in some, up to {highest:g} in others'):
+            full_brightness(last[0], last[1], scale=scale)
+    else:
+        assert full_brightness(last[0], last[1], scale=scale) == full
 
 
 def test_single_mirrors_do_not_make_the_rest_black():

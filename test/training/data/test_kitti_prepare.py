@@ -1,6 +1,7 @@
 """Checking a KITTI tree: the index is whole, runs are resumable, changes are noticed."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -72,6 +73,17 @@ def test_training_needs_labels_and_testing_does_not(made_kitti):
     faults = prepare_kitti(made_kitti.root).faults
     assert {fault.path.parent.name for fault in faults} == {'label_2'}
     assert len(faults) == 6
+
+
+def test_extracted_recordings_need_no_labels(made_kitti):
+    shutil.rmtree(made_kitti.root / 'training' / 'label_2')
+    assert prepare_kitti(made_kitti.root).faults
+    (made_kitti.root / 'extract.json').write_text('{}')
+    prepared = prepare_kitti(made_kitti.root)
+    assert prepared.faults == ()
+    training = [record for record in prepared.index.records if record.folder == 'training']
+    assert training
+    assert {record.objects for record in training} == {-1}
 
 
 def test_empty_label_files_and_crlf_are_tolerated(made_kitti):

@@ -242,7 +242,7 @@ def test_full_disk_is_told_before_rendering(
 def test_disk_that_fills_up_leaves_whole_frames_and_resumes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real, written = tmp_path / 'out', drive._write_bytes, []
+    out, real, written = tmp_path / 'out', drive.write_bytes_atomically, []
 
     def full_after_five(path: Path, content: bytes) -> None:
         if len(written) == 5:
@@ -250,7 +250,7 @@ def test_disk_that_fills_up_leaves_whole_frames_and_resumes(
         written.append(path)
         real(path, content)
 
-    monkeypatch.setattr(drive, '_write_bytes', full_after_five)
+    monkeypatch.setattr(drive, 'write_bytes_atomically', full_after_five)
     with pytest.raises(OSError, match='2 of 7 frames are written') as caught:
         generate_drive(out, FRAMES, 7, **SIZE)
     assert caught.value.errno == errno.ENOSPC

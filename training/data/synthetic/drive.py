@@ -13,7 +13,6 @@ import errno
 import multiprocessing
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cmkd_ros.atomic_write import write_text_atomically
+from cmkd_ros.atomic_write import write_bytes_atomically, write_text_atomically
 from cmkd_ros.kitti_files import KittiObjects, write_calibration, write_labels
 from cmkd_ros.training.data.synthetic.labels import label_scene
 from cmkd_ros.training.data.synthetic.lidar import scan
@@ -233,23 +232,11 @@ def _write_frame(out: Path, settings: DriveSettings, frame: int) -> None:
     ok, png = cv2.imencode('.png', image[..., ::-1], options)
     if not ok:
         raise RuntimeError(f'frame {frame}: the picture could not be encoded')
-    _write_bytes(_path(out, 'image_2', frame), png.tobytes())
-    _write_bytes(_path(out, 'velodyne', frame), points.tobytes())
+    write_bytes_atomically(_path(out, 'image_2', frame), png.tobytes())
+    write_bytes_atomically(_path(out, 'velodyne', frame), points.tobytes())
     calibration = settings.calibration(settings.drive_of(frame)[0])
     write_calibration(_path(out, 'calib', frame), calibration)
     write_labels(_path(out, 'label_2', frame), labels)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _write_lists(out: Path, settings: DriveSettings) -> None:

@@ -22,6 +22,7 @@ class _Encoding:
     channels: int
     to_rgb: Callable[[np.ndarray], np.ndarray]
     dtype: str = 'u1'
+    is_bgr: bool = False  # three channels, so that a view is enough
 
 
 def _colour(code: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -38,13 +39,13 @@ def _upper_byte(image: np.ndarray) -> np.ndarray:
 
 ENCODINGS = {
     'rgb8': _Encoding(3, _as_is),
-    'bgr8': _Encoding(3, _colour(cv2.COLOR_BGR2RGB)),
+    'bgr8': _Encoding(3, _colour(cv2.COLOR_BGR2RGB), is_bgr=True),
     'rgba8': _Encoding(4, _colour(cv2.COLOR_RGBA2RGB)),
     'bgra8': _Encoding(4, _colour(cv2.COLOR_BGRA2RGB)),
     'mono8': _Encoding(1, _colour(cv2.COLOR_GRAY2RGB)),
     # Unnamed channels: OpenCV's order, which is what the drivers and converters that use them mean.
     '8UC1': _Encoding(1, _colour(cv2.COLOR_GRAY2RGB)),
-    '8UC3': _Encoding(3, _colour(cv2.COLOR_BGR2RGB)),
+    '8UC3': _Encoding(3, _colour(cv2.COLOR_BGR2RGB), is_bgr=True),
     '8UC4': _Encoding(4, _colour(cv2.COLOR_BGRA2RGB)),
     'mono16': _Encoding(1, _upper_byte, 'u2'),
     '16UC1': _Encoding(1, _upper_byte, 'u2'),
@@ -60,13 +61,15 @@ ENCODINGS = {
 }
 
 
-def decode_image(message: Any, assume_encoding: str = '') -> np.ndarray:
+def decode_image(message: Any, assume_encoding: str = '', as_view: bool = False) -> np.ndarray:
     """Read the pixels of an image message.
 
     Args:
         message: a `sensor_msgs/Image` of any encoding of `ENCODINGS`, rows padded or not, either
             byte order.
         assume_encoding: taken instead of the encoding that the message claims, unless empty.
+        as_view: BGR pixels too are given as a view of the buffer, of strides that few others than
+            `Detector` take without a copy.
 
     Returns:
         (H, W, 3) uint8 RGB; for rgb8 a view of the message's buffer.
@@ -105,7 +108,8 @@ def decode_image(message: Any, assume_encoding: str = '') -> np.ndarray:
     strides: tuple[int, ...] = (step, item.itemsize)
     if encoding.channels > 1:
         shape, strides = (*shape, encoding.channels), (step, encoding.channels, 1)
-    return encoding.to_rgb(np.ndarray(shape, item, message.data, strides=strides))
+    pixels = np.ndarray(shape, item, message.data, strides=strides)
+    return pixels[..., ::-1] if as_view and encoding.is_bgr else encoding.to_rgb(pixels)
 
 
 def decode_compressed(message: Any) -> np.ndarray:

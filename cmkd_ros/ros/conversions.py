@@ -22,7 +22,7 @@ def image_to_rgb(message: Image | RawImage, assume_encoding: str = '') -> np.nda
         assume_encoding: taken instead of the encoding that the message claims, unless empty.
 
     Returns:
-        (H, W, 3) uint8 RGB; for rgb8 a view of the message's buffer.
+        (H, W, 3) uint8 RGB; of rgb8, bgr8 and 8UC3 a view of the message's buffer.
 
     Raises:
         ValueError: an encoding that is not supported, an empty image, or a buffer that is not
@@ -31,7 +31,7 @@ def image_to_rgb(message: Image | RawImage, assume_encoding: str = '') -> np.nda
     name = assume_encoding or message.encoding
     if name not in ENCODINGS:
         return _by_cv_bridge(message, name)
-    return decode_image(message, name)
+    return decode_image(message, name, as_view=True)
 
 
 def _by_cv_bridge(message: Image | RawImage, name: str) -> np.ndarray:

@@ -145,8 +145,8 @@ class Parameters(_Group):
     )
     backend: Literal['auto', 'torch', 'openvino', 'onnxruntime'] = _parameter(
         'auto',
-        'What runs the network; auto: openvino, else onnxruntime, where it is installed and has '
-        'the graph of this model (`cmkd export`), else torch.',
+        'What runs the network; auto: openvino, else onnxruntime, where it is installed, has the '
+        'graph of this model (`cmkd export`) and is quicker than torch; else torch.',
         live=False,
     )
     image_transport: Literal['raw', 'compressed'] = _parameter(

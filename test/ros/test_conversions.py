@@ -9,7 +9,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cmkd_ros.camera_info import camera_from_info, check_size
-from cmkd_ros.image_pixels import ENCODINGS, decode_compressed
+from cmkd_ros.image_pixels import ENCODINGS, decode_compressed, decode_image
 from cmkd_ros.ros.conversions import image_to_rgb, info_key
 
 RNG = np.random.default_rng(0)
@@ -79,10 +79,17 @@ def test_every_encoding_is_covered_here():
     assert set(ENCODINGS) == {*EXACT, *others, 'uyvy', 'yuyv'}
 
 
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', '8UC3'])
 @pytest.mark.parametrize('padding', [0, 5])
-def test_rgb8_is_a_view_of_the_message(messages, padding):
-    message = messages.image(RGB, padding=padding)
-    assert np.shares_memory(image_to_rgb(message), np.frombuffer(message.data, np.uint8))
+def test_three_channels_are_a_view_of_the_message(messages, encoding, padding):
+    message = messages.image(RGB, encoding=encoding, padding=padding)
+    found = image_to_rgb(message)
+    assert np.shares_memory(found, np.frombuffer(message.data, np.uint8))
+    if encoding != 'rgb8':
+        np.testing.assert_array_equal(found, RGB[..., ::-1])
+        apart = decode_image(message)  # for those who do not take such a view
+        np.testing.assert_array_equal(apart, RGB[..., ::-1])
+        assert apart.flags.c_contiguous
 
 
 def test_assume_encoding_overrules_the_claim(messages):

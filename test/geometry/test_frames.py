@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmkd_ros.geometry import (
@@ -39,6 +39,7 @@ def test_optical_axes_of_a_flu_body():
     assert not OPTICAL_FROM_FLU.flags.writeable
 
 
+@settings(deadline=None)
 @given(QUATERNIONS, st.lists(st.floats(-100, 100), min_size=3, max_size=3))
 def test_inverse_undoes_a_transform(quaternion, translation):
     T_44 = make_se3(quaternion_to_matrix(quaternion), translation)
@@ -59,6 +60,7 @@ def test_transform_keeps_leading_axes_and_emptiness():
     np.testing.assert_allclose(moved, np.broadcast_to([-1.0, 1.0, 3.0], (2, 5, 3)), atol=1e-15)
 
 
+@settings(deadline=None)
 @given(ANGLES)
 def test_wrapped_angle_is_the_same_direction_in_range(angle):
     wrapped = wrap_angle(angle)
@@ -82,6 +84,7 @@ def test_yaw_quaternion_turns_about_z():
     np.testing.assert_allclose(matrices, [rotation('z', yaw) for yaw in yaws_N], atol=1e-15)
 
 
+@settings(deadline=None)
 @given(QUATERNIONS)
 def test_quaternion_survives_the_matrix(quaternion):
     unit = np.array(quaternion) / np.linalg.norm(quaternion)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cmkd_ros.kitti_files import read_results
@@ -19,10 +20,10 @@ def study(tmp_path_factory):
     return out, study_focal_lengths(DEMO, out, frames=1, seed=3001, factors=(1.0, 0.5))
 
 
-def best_place(folder: Path):
-    """Where the surest box of the frame lies; camera frame, metres."""
+def places(folder: Path, n: int):
+    """Where the n surest boxes of the frame lie, surest first: (n, 3), camera frame, metres."""
     found = read_results(folder / '000000.txt')
-    return found.locations_N3[found.scores_N.argmax()]
+    return found.locations_N3[np.argsort(-found.scores_N)[:n]]
 
 
 def test_every_camera_is_judged_by_the_same_labels(study):
@@ -38,5 +39,8 @@ def test_every_camera_is_judged_by_the_same_labels(study):
 
 def test_rescaled_boxes_lie_where_those_of_the_trained_camera_do(study):
     out, _ = study
-    whole, half = (best_place(out / f'results_{factor}_rescaled') for factor in ('1', '0.5'))
-    assert half == pytest.approx(whole, abs=1.0)
+    whole_33 = places(out / 'results_1_rescaled', 3)
+    half_63 = places(out / 'results_0.5_rescaled', 6)  # their order may differ a little
+    assert len(whole_33) == 3
+    distances_36 = np.linalg.norm(whole_33[:, None] - half_63[None], axis=2)
+    assert distances_36.min(axis=1).max() < 1.0
